@@ -1,0 +1,1 @@
+"""Where untrusted code runs: one protocol, one driver per way to isolate."""

@@ -1,0 +1,220 @@
+"""What every sandbox driver offers, and the values that cross its boundary.
+
+A *session* is one stateful Python interpreter with its own ``/mnt/data``. It outlives the code it runs, and its files
+outlive its interpreter: when the interpreter dies, the next execution gets a fresh one beside the same files.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+#: Where a session sees its files.
+DATA_DIRECTORY = "/mnt/data"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """What one session may use. Every value comes from a documented setting."""
+
+    #: Memory of the interpreter and all it starts, in bytes.
+    memory_bytes: int
+    #: CPU cores the session may keep busy.
+    cpu_cores: float
+    #: Processes and threads at one time.
+    processes: int
+    #: Open file descriptors of one process.
+    open_files: int
+    #: Bytes the session may write below /mnt/data, and again below /tmp.
+    disk_bytes: int
+    #: Files and directories the session may create below /mnt/data, and again below /tmp.
+    disk_inodes: int
+    #: Bytes of stdout and stderr of one execution that are passed on; the rest is counted and dropped.
+    output_bytes: int
+    #: Bytes of all displays of one execution that are passed on.
+    display_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A host file that a session sees as its own under ``/mnt/data/<name>``, and as ``/mnt/data/<file_id>``."""
+
+    file_id: str
+    #: A file name without directories, unique in the session.
+    name: str
+    #: The host's read-only copy. The session never changes it.
+    path: Path
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSpec:
+    """What it takes to open a session."""
+
+    session_id: str
+    limits: SessionLimits
+    files: tuple[InputFile, ...] = ()
+
+
+class OutputStream(StrEnum):
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Text that code wrote, in the order written: never a split code point, U+FFFD for bytes that are not UTF-8."""
+
+    stream: OutputStream
+    text: str
+    #: Bytes left out right before this text, because a limit was reached.
+    dropped_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Representation:
+    """One form of a displayed value; ``text`` for textual media types, ``data`` for the others."""
+
+    media_type: str
+    text: str | None = None
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """All forms of one displayed value (Jupyter's mimebundle), richest first."""
+
+    representations: tuple[Representation, ...]
+
+
+class FileChangeKind(StrEnum):
+    CREATED = "created"
+    MODIFIED = "modified"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """A regular file below /mnt/data that an execution left new, changed or deleted."""
+
+    #: Relative to /mnt/data, with ``/`` between names: valid UTF-8, no control characters, no ``..``.
+    path: str
+    kind: FileChangeKind
+    #: 0 for a deleted file.
+    size_bytes: int
+
+
+class ExecutionStatus(StrEnum):
+    OK = "ok"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    INTERRUPTED = "interrupted"
+    OUT_OF_MEMORY = "out_of_memory"
+    SESSION_LOST = "session_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class CodeError:
+    """An exception of the user's code, with a traceback of the user's frames only."""
+
+    name: str
+    value: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How an execution ended; always the last event of one."""
+
+    status: ExecutionStatus
+    wall_seconds: float
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    #: Bytes of output that were counted but not passed on.
+    dropped_bytes: int = 0
+    #: Set unless the status is OK. For TIMEOUT, OUT_OF_MEMORY and SESSION_LOST it says in ``value`` what happened, which
+    #: limit was met and what is left of the session, in words that a model can act on.
+    error: CodeError | None = None
+    #: The interpreter ended: its variables are gone, its files are not. The next execution gets a fresh one.
+    state_lost: bool = False
+
+
+ExecutionEvent = Output | Display | FileChange | Result
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of isolation, as found on this host."""
+
+    name: str
+    active: bool
+    #: Without an essential layer the server refuses to start, unless told otherwise.
+    essential: bool
+    #: What was seen; when the layer is missing, why and how to get it.
+    detail: str
+
+
+class SandboxSession(Protocol):
+    """An open session. Not safe for two executions at a time: callers take turns."""
+
+    @property
+    def session_id(self) -> str: ...
+
+    def execute(self, code: str, *, timeout_seconds: float) -> AsyncIterator[ExecutionEvent]:
+        """Run one cell and yield its events as they happen; the last one is a Result.
+
+        User code that fails is a Result, never an exception. Closing the iterator early (or cancelling the task that
+        reads it) interrupts the code and leaves the session usable.
+        """
+        ...
+
+    async def interrupt(self) -> None:
+        """Interrupt the running cell, keeping the state where the code lets us. Nothing runs: nothing happens."""
+        ...
+
+    async def add_files(self, files: Sequence[InputFile]) -> None:
+        """Make more input files visible; a name that exists is replaced."""
+        ...
+
+    async def list_files(self) -> list[FileChange]:
+        """All regular files that the session created or modified since it was opened, each as the change it is."""
+        ...
+
+    def read_file(self, path: str) -> AsyncIterator[bytes]:
+        """The content of a file below /mnt/data in chunks, never following links. OSError when there is none."""
+        ...
+
+    async def close(self) -> None:
+        """End the session, its processes and its files. May be repeated."""
+        ...
+
+
+class SandboxDriver(Protocol):
+    """Opens sessions. An async context manager: leaving it ends every session it opened."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    async def open(self, spec: SessionSpec) -> SandboxSession:
+        """Open a session. Raises SandboxFull at capacity and SandboxUnavailable when none can be opened."""
+        ...
+
+    async def layers(self) -> list[Layer]:
+        """The layers of isolation that sessions of this driver get, tried for real."""
+        ...
+
+
+class SandboxFull(Exception):
+    """Every place for a session is taken."""
+
+
+class SandboxUnavailable(Exception):
+    """No session can be opened; the message says why and what to do."""
