@@ -6,10 +6,33 @@ outlive its interpreter: when the interpreter dies, the next execution gets a fr
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
+
+from ..domain.executions import CodeError, ExecutionStatus, FileChangeKind, OutputStream
+
+__all__ = [
+    "DATA_DIRECTORY",
+    "CodeError",
+    "Display",
+    "ExecutionEvent",
+    "ExecutionStatus",
+    "FileChange",
+    "FileChangeKind",
+    "InputFile",
+    "Layer",
+    "Output",
+    "OutputStream",
+    "Representation",
+    "Result",
+    "SandboxDriver",
+    "SandboxFull",
+    "SandboxSession",
+    "SandboxUnavailable",
+    "SessionLimits",
+    "SessionSpec",
+]
 
 #: Where a session sees its files.
 DATA_DIRECTORY = "/mnt/data"
@@ -58,11 +81,6 @@ class SessionSpec:
     files: tuple[InputFile, ...] = ()
 
 
-class OutputStream(StrEnum):
-    STDOUT = "stdout"
-    STDERR = "stderr"
-
-
 @dataclass(frozen=True, slots=True)
 class Output:
     """Text that code wrote, in the order written: never a split code point, U+FFFD for bytes that are not UTF-8."""
@@ -89,12 +107,6 @@ class Display:
     representations: tuple[Representation, ...]
 
 
-class FileChangeKind(StrEnum):
-    CREATED = "created"
-    MODIFIED = "modified"
-    DELETED = "deleted"
-
-
 @dataclass(frozen=True, slots=True)
 class FileChange:
     """A regular file below /mnt/data that an execution left new, changed or deleted."""
@@ -104,24 +116,6 @@ class FileChange:
     kind: FileChangeKind
     #: 0 for a deleted file.
     size_bytes: int
-
-
-class ExecutionStatus(StrEnum):
-    OK = "ok"
-    ERROR = "error"
-    TIMEOUT = "timeout"
-    INTERRUPTED = "interrupted"
-    OUT_OF_MEMORY = "out_of_memory"
-    SESSION_LOST = "session_lost"
-
-
-@dataclass(frozen=True, slots=True)
-class CodeError:
-    """An exception of the user's code, with a traceback of the user's frames only."""
-
-    name: str
-    value: str
-    traceback: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,188 @@
+"""Runs and their steps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .executions import ExecutionItem
+from .tools import ResponseFormat, Tool, ToolChoice
+
+
+class RunStatus(StrEnum):
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    REQUIRES_ACTION = "requires_action"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    COMPLETED = "completed"
+    INCOMPLETE = "incomplete"
+    EXPIRED = "expired"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in TERMINAL_RUN_STATUSES
+
+
+TERMINAL_RUN_STATUSES = frozenset(
+    {RunStatus.CANCELLED, RunStatus.FAILED, RunStatus.COMPLETED, RunStatus.INCOMPLETE, RunStatus.EXPIRED}
+)
+
+
+class RunErrorCode(StrEnum):
+    SERVER_ERROR = "server_error"
+    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+    INVALID_PROMPT = "invalid_prompt"
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    code: RunErrorCode
+    message: str
+
+
+class RunIncompleteReason(StrEnum):
+    MAX_COMPLETION_TOKENS = "max_completion_tokens"
+    MAX_PROMPT_TOKENS = "max_prompt_tokens"
+    CONTENT_FILTER = "content_filter"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+
+
+class TruncationType(StrEnum):
+    AUTO = "auto"
+    LAST_MESSAGES = "last_messages"
+
+
+@dataclass(frozen=True, slots=True)
+class TruncationStrategy:
+    """Which messages of the thread reach the model; ``last_messages`` belongs to LAST_MESSAGES."""
+
+    type: TruncationType = TruncationType.AUTO
+    last_messages: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CodeInterpreterCall:
+    """Code that the model ran. ``started`` is stored before the code runs, so that it never runs twice."""
+
+    id: str
+    input: str
+    outputs: tuple[ExecutionItem, ...] = ()
+    started: bool = False
+    type: Literal["code_interpreter"] = "code_interpreter"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCall:
+    """A call of the client's function; ``output`` is None until it is submitted."""
+
+    id: str
+    name: str
+    #: JSON as the model wrote it, which may be broken.
+    arguments_json: str
+    output: str | None = None
+    type: Literal["function"] = "function"
+
+
+ToolCall = Annotated[CodeInterpreterCall | FunctionCall, Field(discriminator="type")]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageCreation:
+    message_id: str
+    type: Literal["message_creation"] = "message_creation"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalls:
+    calls: tuple[ToolCall, ...] = ()
+    type: Literal["tool_calls"] = "tool_calls"
+
+
+StepDetails = Annotated[MessageCreation | ToolCalls, Field(discriminator="type")]
+
+
+class StepStatus(StrEnum):
+    IN_PROGRESS = "in_progress"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    id: str
+    project: str
+    run_id: str
+    thread_id: str
+    assistant_id: str
+    create_time: datetime
+    status: StepStatus
+    details: StepDetails
+    last_error: RunError | None = None
+    complete_time: datetime | None = None
+    cancel_time: datetime | None = None
+    fail_time: datetime | None = None
+    expire_time: datetime | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequiredAction:
+    """Function calls that wait for the client's outputs."""
+
+    calls: tuple[FunctionCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One answer of an assistant on a thread, with the settings in effect."""
+
+    id: str
+    project: str
+    thread_id: str
+    assistant_id: str
+    create_time: datetime
+    status: RunStatus
+    model: str
+    instructions: str = ""
+    tools: tuple[Tool, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    temperature: float | None = None
+    top_p: float | None = None
+    max_prompt_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    truncation_strategy: TruncationStrategy = TruncationStrategy()
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_tool_calls: bool = True
+    response_format: ResponseFormat | None = None
+    reasoning_effort: str | None = None
+    required_action: RequiredAction | None = None
+    last_error: RunError | None = None
+    incomplete_reason: RunIncompleteReason | None = None
+    #: None once the run is terminal.
+    expire_time: datetime | None = None
+    start_time: datetime | None = None
+    cancel_time: datetime | None = None
+    fail_time: datetime | None = None
+    complete_time: datetime | None = None
+    incomplete_time: datetime | None = None
+    #: Summed over all model calls; None until the run is terminal.
+    usage: Usage | None = None

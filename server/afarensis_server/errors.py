@@ -1,0 +1,201 @@
+"""Domain errors. Each one's docstring is its message, with the details filled in; it says what to do where that helps.
+
+The edges turn them into statuses by their base class (one table each), and pass on ``reason`` and ``metadata``. Texts
+that the Assistants API had are kept word for word, because clients match on them.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class DomainError(Exception):
+    """Something went wrong."""
+
+    #: UPPER_SNAKE, stable: what programs match on. Derived from the class name.
+    reason: ClassVar[str] = "DOMAIN_ERROR"
+
+    def __init_subclass__(cls, reason: str | None = None) -> None:
+        if reason is not None:
+            cls.reason = reason
+
+    def __init__(self, **details: object) -> None:
+        #: The details that fill in the message, as strings, for programs.
+        self.metadata: Mapping[str, str] = {name: str(value) for name, value in details.items()}
+        super().__init__(inspect.cleandoc(self.__doc__ or "").replace("\n", " ").format(**details))
+
+
+# --- what an edge tells apart -----------------------------------------------------------------------------------------
+
+
+class NotFound(DomainError, reason="NOT_FOUND"):
+    """Not found."""
+
+
+class InvalidArgument(DomainError, reason="INVALID_ARGUMENT"):
+    """The request is not valid."""
+
+    #: What is wrong with which field; empty when it is not about one field.
+    violations: Sequence["FieldViolation"] = ()
+
+
+class FailedPrecondition(DomainError, reason="FAILED_PRECONDITION"):
+    """Not possible in the present state."""
+
+
+class AlreadyExists(DomainError, reason="ALREADY_EXISTS"):
+    """It exists already."""
+
+
+class OutOfRange(DomainError, reason="OUT_OF_RANGE"):
+    """Outside of what there is."""
+
+
+class ResourceExhausted(DomainError, reason="RESOURCE_EXHAUSTED"):
+    """A limit is reached."""
+
+    #: How long to wait before the call is worth trying again; None when it never is.
+    retry_seconds: float | None = None
+
+
+class Unavailable(DomainError, reason="UNAVAILABLE"):
+    """Not available at the moment."""
+
+    retry_seconds: float = 1.0
+
+
+# --- not found ---------------------------------------------------------------------------------------------------------
+
+
+class AssistantNotFound(NotFound, reason="ASSISTANT_NOT_FOUND"):
+    """No assistant found with id '{id}'."""
+
+
+class ThreadNotFound(NotFound, reason="THREAD_NOT_FOUND"):
+    """No thread found with id '{id}'."""
+
+
+class MessageNotFound(NotFound, reason="MESSAGE_NOT_FOUND"):
+    """No message found with id '{id}'."""
+
+
+class RunNotFound(NotFound, reason="RUN_NOT_FOUND"):
+    """No run found with id '{id}'."""
+
+
+class RunStepNotFound(NotFound, reason="RUN_STEP_NOT_FOUND"):
+    """No run step found with id '{id}'."""
+
+
+class FileNotFound(NotFound, reason="FILE_NOT_FOUND"):
+    """No such File object: {id}"""
+
+
+class SessionNotFound(NotFound, reason="SESSION_NOT_FOUND"):
+    """No session found with id '{id}'."""
+
+
+# --- invalid arguments -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One thing wrong with a request: the field's path (``content[0].text``), a reason and a sentence."""
+
+    field: str
+    reason: str
+    description: str
+
+
+class InvalidFields(InvalidArgument, reason="INVALID_FIELDS"):
+    """{summary}"""
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        self.violations = tuple(violations)
+        super().__init__(summary=" ".join(violation.description for violation in violations))
+        self.metadata = {}
+
+
+class PageTokenInvalid(InvalidArgument, reason="PAGE_TOKEN_INVALID"):
+    """The page token does not belong to this list. Pass a next_page_token of the same call with the same filters and
+    order, or none to start from the beginning."""
+
+
+class ContentMismatch(InvalidArgument, reason="CONTENT_MISMATCH"):
+    """The content received does not match what was announced: expected {what} {expected}, got {actual}. Nothing was
+    stored; upload it again."""
+
+
+class ToolOutputsMismatch(InvalidArgument, reason="TOOL_OUTPUTS_MISMATCH"):
+    """Expected tool outputs for call_ids {expected}, got {actual}"""
+
+
+# --- failed preconditions ----------------------------------------------------------------------------------------------
+
+
+class ThreadLocked(FailedPrecondition, reason="THREAD_HAS_ACTIVE_RUN"):
+    """Can't add messages to {thread_id} while a run {run_id} is active."""
+
+
+class ThreadHasActiveRun(FailedPrecondition, reason="THREAD_HAS_ACTIVE_RUN"):
+    """Thread {thread_id} already has an active run {run_id}."""
+
+
+class RunNotAwaitingToolOutputs(FailedPrecondition, reason="RUN_NOT_AWAITING_TOOL_OUTPUTS"):
+    """Runs in status "{status}" do not accept tool outputs."""
+
+
+class RunNotCancellable(FailedPrecondition, reason="RUN_NOT_CANCELLABLE"):
+    """Cannot cancel run with status '{status}'."""
+
+
+class SessionNotActive(FailedPrecondition, reason="SESSION_NOT_ACTIVE"):
+    """Session {session_id} is {status}. Create a new one."""
+
+
+class SessionBusy(FailedPrecondition, reason="SESSION_BUSY"):
+    """Session {session_id} is running code. Wait until it ends, or interrupt it."""
+
+
+# --- already there, out of range ---------------------------------------------------------------------------------------
+
+
+class RequestIdReused(AlreadyExists, reason="REQUEST_ID_REUSED"):
+    """The request_id '{request_id}' was used before with a different request. Use a new one for each new request."""
+
+
+class CursorPastEnd(OutOfRange, reason="CURSOR_PAST_END"):
+    """There is no event {after_sequence} yet: the last one is {last_sequence}. Pass the sequence of the last event you
+    handled, or 0 to start from the beginning."""
+
+
+class OffsetPastEnd(OutOfRange, reason="OFFSET_PAST_END"):
+    """The offset {offset_bytes} is past the end of file {id}, which has {size_bytes} bytes."""
+
+
+# --- limits ------------------------------------------------------------------------------------------------------------
+
+
+class FileTooLarge(ResourceExhausted, reason="FILE_TOO_LARGE"):
+    """The file is larger than the limit of {limit_bytes} bytes. {hint}"""
+
+
+class SandboxCapacity(ResourceExhausted, reason="SANDBOX_CAPACITY"):
+    """All places for sessions are taken. Try again when another session has ended, or raise the limit
+    sandbox.max_sessions."""
+
+    retry_seconds = 5.0
+
+
+# --- unavailable -------------------------------------------------------------------------------------------------------
+
+
+class ShuttingDown(Unavailable, reason="SHUTTING_DOWN"):
+    """The server is shutting down. Try again; streams resume at the last sequence you handled."""
+
+
+class SandboxDown(Unavailable, reason="SANDBOX_UNAVAILABLE"):
+    """No sandbox can be opened: {detail}"""
+
+    retry_seconds = 5.0

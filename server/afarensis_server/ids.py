@@ -1,0 +1,68 @@
+"""Prefixed, time-ordered ids: ``run_01k9...``, 26 characters of lower-case base32 behind the prefix.
+
+The first 48 bits are milliseconds since 1970, the other 80 bits are random (the layout of a ULID), and within a process
+each id is greater than the one before it. Sorting ids therefore sorts by creation, which every list uses as tie-break.
+"""
+
+import secrets
+import threading
+import time
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_LENGTH = 26
+_RANDOM_BITS = 80
+
+_lock = threading.Lock()
+_last = 0
+
+
+def _next_value() -> int:
+    global _last
+    with _lock:
+        fresh = (time.time_ns() // 1_000_000 << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
+        # A clock that stands still or goes back must not break the order. The random step keeps ids hard to guess.
+        _last = fresh if fresh > _last else _last + 1 + secrets.randbits(32)
+        return _last
+
+
+def new_id(prefix: str) -> str:
+    """A new id with the given prefix, separator included: ``new_id("run_")``."""
+    value = _next_value()
+    characters = [_ALPHABET[value >> 5 * place & 31] for place in reversed(range(_LENGTH))]
+    return prefix + "".join(characters)
+
+
+def assistant_id() -> str:
+    return new_id("asst_")
+
+
+def thread_id() -> str:
+    return new_id("thread_")
+
+
+def message_id() -> str:
+    return new_id("msg_")
+
+
+def run_id() -> str:
+    return new_id("run_")
+
+
+def step_id() -> str:
+    return new_id("step_")
+
+
+def call_id() -> str:
+    return new_id("call_")
+
+
+def session_id() -> str:
+    return new_id("sess_")
+
+
+def execution_id() -> str:
+    return new_id("exec_")
+
+
+def file_id() -> str:
+    return new_id("file-")
