@@ -1,0 +1,88 @@
+# The tasks of the repository; `make help` lists them. Needs python3 (3.11 or newer), git, and nothing else from the machine.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+#: Where `generate` writes the stubs; `check` points it at a temporary directory to compare.
+STUBS ?= clients/python
+#: The commit whose contract clients already have.
+RELEASED ?= $(shell git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify HEAD)
+UV_COMPILE = $(BIN)/uv pip compile --quiet --no-header --no-emit-index-url --generate-hashes --universal --python-version 3.11 \
+	--no-emit-package afarensis
+
+# A shell that keeps bytecode from being written would make every start of the server slow; the others would mix in
+# packages that are not ours.
+unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test serve setup check format generate lock clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  Flags go in ARGS, for example: make demo ARGS="--model gpt-4.1-mini"'
+
+demo: setup  ## Set everything up and run the main job: a CSV goes in, a chart and a summary come out in demo-out/
+	@$(BIN)/python examples/demo.py $(ARGS)
+
+test: check  ## Run everything: static checks, then unit, contract, security, integration and end-to-end tests
+	$(BIN)/python -m pytest $(ARGS)
+
+serve: setup  ## Start the server for daily use
+	@exec $(BIN)/afarensis-server serve $(ARGS)
+
+setup: .venv/.stamp .guest/.stamp  ## Make the environments: .venv (server and tools) and .guest (what sandboxed code imports)
+
+check: setup  ## Check lint, format, types, import rules and the contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	@if git cat-file -e '$(RELEASED):buf.yaml' 2>/dev/null; then \
+		echo "$(BIN)/buf breaking --against $(RELEASED)"; $(BIN)/buf breaking --against '.git#ref=$(RELEASED)'; \
+	else echo 'buf breaking: no released contract to compare with yet'; fi
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(MAKE) --no-print-directory --silent generate STUBS="$$fresh" && \
+		diff -r --exclude=__pycache__ --exclude=__init__.py clients/python/afarensis/v1 "$$fresh/afarensis/v1" || \
+		{ echo 'The committed stubs are not those of protos/: run `make generate`.'; exit 1; }
+
+format: setup  ## Format Python and protos, and fix what lint can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/buf format --write
+
+generate: .venv/.stamp  ## Generate the Python stubs from protos/
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos \
+		--python_out=$(STUBS) --pyi_out=$(STUBS) --grpc_python_out=$(STUBS) --mypy_grpc_out=$(STUBS) \
+		$(sort $(wildcard protos/afarensis/v1/*.proto))
+
+lock: .venv/.stamp  ## Pin the newest versions that the requirements allow (commit the result)
+	$(UV_COMPILE) --upgrade server/pyproject.toml clients/python/pyproject.toml requirements/dev.in --extra uvloop -o requirements/dev.txt
+	$(UV_COMPILE) --upgrade server/pyproject.toml clients/python/pyproject.toml --extra uvloop -c requirements/dev.txt -o requirements/server.txt
+	$(UV_COMPILE) --upgrade requirements/bootstrap.in -c requirements/dev.txt -o requirements/bootstrap.txt
+	$(UV_COMPILE) --upgrade requirements/guest.in -o requirements/guest.txt
+
+clean:  ## Remove the environments, the caches and demo-out/ (the server's data stays)
+	rm -rf .venv .guest demo-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Everything is pinned with hashes, and nothing is built from an unpinned tool: hatchling is in dev.txt.
+.venv/.stamp: requirements/bootstrap.txt requirements/dev.txt server/pyproject.toml clients/python/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Python 3.11 or newer is needed; name one with PYTHON=..., for example: make PYTHON=python3.12 setup'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+		echo 'This Python cannot make environments; installing the package python3-venv.'; \
+		run=; [ "$$(id -u)" = 0 ] || run=sudo; \
+		command -v apt-get >/dev/null && $$run apt-get update -qq && $$run apt-get install -y -qq python3-venv && \
+		$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo 'That did not work. Install the venv module of your Python by hand, then run make again.'; exit 1; }; }
+	@[ -x $(BIN)/uv ] || { echo 'Making .venv: the server and its tools'; rm -rf .venv && $(PYTHON) -m venv .venv && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt; }
+	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(BIN)/python requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python -e clients/python -e server
+	@touch $@
+
+.guest/.stamp: requirements/guest.txt | .venv/.stamp
+	@[ -x .guest/bin/python ] || { echo 'Making .guest: what sandboxed code imports'; rm -rf .guest && $(BIN)/python -m venv --without-pip .guest; }
+	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .guest/bin/python requirements/guest.txt
+	@touch $@
