@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .executions import ExecutionItem
+from .executions import ExecutionItem, ExecutionResult
 from .runs import Run, RunStep
 from .threads import Message, MessageContent, Thread
 
@@ -85,6 +85,10 @@ class CodeInterpreterCallDelta:
     id: str
     input: str = ""
     outputs: tuple[OutputDelta, ...] = ()
+    result: ExecutionResult | None = None
+    session_id: str | None = None
+    execution_id: str | None = None
+    state_lost: bool = False
     type: Literal["code_interpreter"] = "code_interpreter"
 
 

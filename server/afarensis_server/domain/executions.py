@@ -9,6 +9,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from .files import File
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first event of an execution. ``state_lost``: the variables of earlier executions are gone."""
+
+    execution_id: str
+    state_lost: bool = False
+
 
 class OutputStream(StrEnum):
     STDOUT = "stdout"
@@ -38,7 +48,7 @@ class Representation:
 
 @dataclass(frozen=True, slots=True)
 class DisplayItem:
-    """All forms of one displayed value. An image is also kept as a file, which every form of it then names."""
+    """All forms of one displayed value. An image is also kept as a file, named by a representation of its own."""
 
     representations: tuple[Representation, ...]
     type: Literal["display"] = "display"
@@ -52,16 +62,15 @@ class FileChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileItem:
-    """A file below /mnt/data that code created, changed or deleted; ``file_id`` is None for a deleted one.
+    """A file below /mnt/data that code created, changed or deleted.
 
-    ``problem`` says why a file that exists could not be kept (too large, unreadable); then there is no id either.
+    ``path`` is absolute. ``file`` is None for a deleted file, and for one that could not be kept.
     """
 
     path: str
     change: FileChangeKind
-    file_id: str | None = None
+    file: File | None = None
     size_bytes: int = 0
-    problem: str | None = None
     type: Literal["file"] = "file"
 
 
@@ -84,8 +93,17 @@ class CodeError:
 
 
 @dataclass(frozen=True, slots=True)
-class ResultItem:
-    """How an execution ended; the last item of every finished one."""
+class ExceededLimit:
+    """A limit that an execution met: the setting's name, its value, and how much was asked for (0: unknown)."""
+
+    name: str
+    limit: int
+    used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionResult:
+    """How an execution ended."""
 
     status: ExecutionStatus
     wall_seconds: float
@@ -93,9 +111,13 @@ class ResultItem:
     peak_memory_bytes: int = 0
     dropped_bytes: int = 0
     error: CodeError | None = None
-    #: Variables are gone, files are not.
+    #: The interpreter ended: its variables are gone, its files are not.
     state_lost: bool = False
-    type: Literal["result"] = "result"
+    exceeded_limits: tuple[ExceededLimit, ...] = ()
 
 
-ExecutionItem = Annotated[OutputItem | DisplayItem | FileItem | ResultItem, Field(discriminator="type")]
+#: What code put out, in order.
+ExecutionItem = Annotated[OutputItem | DisplayItem | FileItem, Field(discriminator="type")]
+
+#: What an execution streams: Started first, ExecutionResult last.
+ExecutionEvent = Started | OutputItem | DisplayItem | FileItem | ExecutionResult

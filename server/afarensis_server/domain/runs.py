@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .executions import ExecutionItem
-from .tools import ResponseFormat, Tool, ToolChoice
+from .executions import ExecutionItem, ExecutionResult
+from .tools import ResponseFormat, Tool, ToolChoice, ToolResources
 
 
 class RunStatus(StrEnum):
@@ -41,8 +41,11 @@ class RunErrorCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunError:
+    """Why a run or a step failed; ``reason`` is UPPER_SNAKE and finer than ``code``."""
+
     code: RunErrorCode
     message: str
+    reason: str = ""
 
 
 class RunIncompleteReason(StrEnum):
@@ -79,12 +82,17 @@ class TruncationStrategy:
 
 @dataclass(frozen=True, slots=True)
 class CodeInterpreterCall:
-    """Code that the model ran. ``started`` is stored before the code runs, so that it never runs twice."""
+    """Code that the model ran. ``execution_id`` is stored before the code runs, so that it never runs twice."""
 
     id: str
     input: str
     outputs: tuple[ExecutionItem, ...] = ()
-    started: bool = False
+    #: None until the code has ended.
+    result: ExecutionResult | None = None
+    session_id: str | None = None
+    execution_id: str | None = None
+    #: The variables of earlier calls were gone when this one began.
+    state_lost: bool = False
     type: Literal["code_interpreter"] = "code_interpreter"
 
 
@@ -140,7 +148,8 @@ class RunStep:
     complete_time: datetime | None = None
     cancel_time: datetime | None = None
     fail_time: datetime | None = None
-    expire_time: datetime | None = None
+    expired_time: datetime | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
     usage: Usage | None = None
 
 
@@ -162,8 +171,10 @@ class Run:
     create_time: datetime
     status: RunStatus
     model: str
-    instructions: str = ""
+    instructions: str | None = None
     tools: tuple[Tool, ...] = ()
+    #: The files that its code sees: the assistant's, then the thread's.
+    tool_resources: ToolResources = ToolResources()
     metadata: Mapping[str, str] = field(default_factory=dict)
     temperature: float | None = None
     top_p: float | None = None
@@ -184,5 +195,6 @@ class Run:
     fail_time: datetime | None = None
     complete_time: datetime | None = None
     incomplete_time: datetime | None = None
+    expired_time: datetime | None = None
     #: Summed over all model calls; None until the run is terminal.
     usage: Usage | None = None

@@ -10,12 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from ..domain.executions import CodeError, ExecutionStatus, FileChangeKind, OutputStream
+from ..domain.executions import CodeError, ExceededLimit, ExecutionStatus, FileChangeKind, OutputStream
 
 __all__ = [
     "DATA_DIRECTORY",
     "CodeError",
     "Display",
+    "ExceededLimit",
     "ExecutionEvent",
     "ExecutionStatus",
     "FileChange",
@@ -133,6 +134,8 @@ class Result:
     error: CodeError | None = None
     #: The interpreter ended: its variables are gone, its files are not. The next execution gets a fresh one.
     state_lost: bool = False
+    #: The limits that were met, by the names of SessionLimits (and ``timeout_seconds``).
+    exceeded_limits: tuple[ExceededLimit, ...] = ()
 
 
 ExecutionEvent = Output | Display | FileChange | Result
