@@ -1,0 +1,277 @@
+"""The three ways out of the guest (stdout, stderr, control) and the order between them.
+
+They are separate pipes and a socket, so the host can only tell the order of what it reads at different times. Before
+the guest changes from one way to another it flushes the former and waits, for a bounded time, until the host has read
+it.
+"""
+
+import ctypes
+import fcntl
+import os
+import socket
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from .interrupts import Interrupts
+from .streams import OutputStream
+
+#: Seconds to wait at most until the host has read one channel, before another is used.
+DRAIN_SECONDS = 0.1
+#: Looks at the channel, each followed by giving up the processor, before the wait sleeps in between.
+DRAIN_SPINS = 60
+#: Seconds a text may lie in a buffer.
+FLUSH_SECONDS = 0.02
+#: Bytes of the flusher's stack: it calls next to nothing.
+FLUSHER_STACK = 256 * 1024
+#: The lowest number for descriptors of the guest's own, out of the way of code that closes or replaces low ones.
+HIGH_DESCRIPTOR = 200
+
+
+def move_high(descriptor: int) -> int:
+    """A copy of the descriptor under a high number, closed on exec."""
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH_DESCRIPTOR)
+
+
+class _Pipe:
+    """An output pipe: the standard descriptor that user code sees, and a copy it does not."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._copy = move_high(descriptor)
+        self._identity = self._identify(self._copy)
+
+    def drained(self) -> bool:
+        return _unread(self._copy, termios.FIONREAD) == 0
+
+    def restore(self) -> None:
+        """Make the standard descriptor the pipe again, should user code have closed or replaced it."""
+        try:
+            if self._identify(self.descriptor) == self._identity:
+                return
+        except OSError:
+            pass  # closed: what follows opens it again
+        os.dup2(self._copy, self.descriptor, inheritable=True)
+
+    @staticmethod
+    def _identify(descriptor: int) -> tuple[int, int]:
+        status = os.fstat(descriptor)
+        return status.st_dev, status.st_ino
+
+
+class Channels:
+    """Owns the output streams and the control socket's sending side."""
+
+    def __init__(self, control: socket.socket, interrupts: Interrupts) -> None:
+        self._control = control
+        self._interrupts = interrupts
+        self._lock = threading.RLock()
+        self._pipes = (_Pipe(1), _Pipe(2))
+        self._flusher = _Flusher(self._flush_both)
+        self._flush_native = _native_flush()
+        #: What was written to last, as something to wait for; None when all was read.
+        self._last: Callable[[], bool] | None = None
+        #: This process was forked by user code; it is not the one that the host knows.
+        self.in_child = False
+        self._open_streams()
+        os.register_at_fork(
+            before=self._before_fork, after_in_parent=self._lock.release, after_in_child=self._after_fork_in_child
+        )
+
+    def switch_to(self, stream: OutputStream) -> None:
+        """Make a stream the current channel: what was written to the others before is read first."""
+        with self._interrupts, self._lock:
+            other = self.stderr if stream is self.stdout else self.stdout
+            _flush(other)
+            self._drain()
+            other.behind = True
+            stream.behind = False
+            self._last = self._pipes[0 if stream is self.stdout else 1].drained
+
+    def written(self) -> None:
+        """Have the text flushed soon."""
+        with self._interrupts:
+            self._flusher.wake()
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame after all that was printed before it. In a forked child nothing happens."""
+        if self.in_child:
+            return
+        with self._interrupts, self._lock:
+            self._flush_both()
+            self._drain()
+            self.stdout.behind = self.stderr.behind = True
+            self._control.sendall(frame)
+            self._last = self._control_drained
+
+    def flush(self) -> None:
+        """Pass on what was printed so far; called before a child process gets to write to the same pipes."""
+        with self._interrupts, self._lock:
+            self._flush_both()
+
+    def finish(self) -> None:
+        """At the end of a cell: flush everything, C's buffers too, and undo what user code did to the streams."""
+        with self._interrupts, self._lock:
+            self._flush_both()
+            for pipe in self._pipes:
+                pipe.restore()
+            # Once more: what could not be written to a closed descriptor still waits in the buffer.
+            if not self._flush_both():
+                self._open_streams()
+            self._flush_native()
+            for pipe in self._pipes:
+                _wait(pipe.drained)
+            self._last = None
+            self._restore_streams()
+
+    def _drain(self) -> None:
+        if self._last is not None:
+            _wait(self._last)
+            self._last = None
+
+    def _control_drained(self) -> bool:
+        return _unread(self._control.fileno(), termios.TIOCOUTQ) == 0
+
+    def _flush_both(self) -> bool:
+        with self._lock:
+            return all([_flush(self.stdout), _flush(self.stderr)])
+
+    def _open_streams(self) -> None:
+        self.stdout = OutputStream(1, "<stdout>", self)
+        self.stderr = OutputStream(2, "<stderr>", self)
+        sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[misc]  # the docs call them final; the old ones are gone
+        sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc]
+        sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
+
+    def _restore_streams(self) -> None:
+        for replaced in (sys.stdout, sys.stderr):
+            if replaced is not self.stdout and replaced is not self.stderr:
+                # An object of the user's own, which may be anything; what it cannot flush is lost with it.
+                with suppress(Exception):
+                    replaced.flush()
+        try:
+            os.fstat(0)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDONLY)
+            if null != 0:
+                os.dup2(null, 0)
+                os.close(null)
+        if self.stdout.closed or self.stderr.closed or sys.stdin is None or sys.stdin.closed:
+            self._open_streams()
+        sys.stdout, sys.stderr = self.stdout, self.stderr
+
+    def _before_fork(self) -> None:
+        # The child must find the lock free and the buffers empty. The flusher ends, so that Python does not warn of a
+        # second thread; the next write starts another.
+        self._flusher.stop()
+        self._lock.acquire()
+        self._flush_both()
+
+    def _after_fork_in_child(self) -> None:
+        # Children print, but they do not speak with the host: a frame of theirs would mix with the parent's.
+        self.in_child = True
+        self._control.close()
+        self._last = None
+        self._lock.release()
+
+
+class _Flusher:
+    """A thread that flushes the streams soon after the first write, and sleeps while there is nothing to flush."""
+
+    def __init__(self, flush: Callable[[], object]) -> None:
+        self._flush = flush
+        self._thread: threading.Thread | None = None
+        self._bell = threading.Lock()
+        self._halt = threading.Lock()
+
+    def wake(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._start()
+        elif self._bell.locked():
+            _release(self._bell)
+
+    def stop(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            _release(self._halt)
+            _release(self._bell)
+            thread.join()
+
+    def _start(self) -> None:
+        self._bell, self._halt = threading.Lock(), threading.Lock()
+        self._halt.acquire()
+        locks = (self._bell, self._halt)
+        thread = threading.Thread(target=self._run, args=locks, name="afarensis-flusher", daemon=True)
+        size = threading.stack_size(FLUSHER_STACK)
+        try:
+            thread.start()
+        except RuntimeError:
+            return  # no more threads allowed: the text leaves when the buffer is full or the cell ends
+        finally:
+            threading.stack_size(size)
+        self._thread = thread
+
+    def _run(self, bell: threading.Lock, halt: threading.Lock) -> None:
+        while True:
+            bell.acquire()
+            if halt.acquire(timeout=FLUSH_SECONDS):
+                return
+            self._flush()
+
+
+def _release(lock: threading.Lock) -> None:
+    with suppress(RuntimeError):  # another thread was faster
+        lock.release()
+
+
+def _flush(stream: OutputStream) -> bool:
+    stream.quiet = True
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        return False  # user code closed the descriptor or the stream; the end of the cell mends it
+    return True
+
+
+def _unread(descriptor: int, request: int) -> int:
+    try:
+        return int.from_bytes(fcntl.ioctl(descriptor, request, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0  # nothing that could be waited for
+
+
+def _wait(drained: Callable[[], bool]) -> None:
+    spins = 0
+    pause = 0.00005
+    deadline = 0.0
+    while not drained():
+        spins += 1
+        if spins < DRAIN_SPINS:
+            os.sched_yield()
+            continue
+        now = time.monotonic()
+        deadline = deadline or now + DRAIN_SECONDS
+        if now > deadline:
+            return
+        time.sleep(pause)
+        pause = min(pause * 2, 0.002)
+
+
+def _native_flush() -> Callable[[], None]:
+    """A function that flushes C's stdio, made line-buffered as far as possible so that its output is live."""
+    try:
+        library = ctypes.CDLL(None)
+        fflush = library.fflush
+        setvbuf = library.setvbuf
+        output = ctypes.c_void_p.in_dll(library, "stdout")
+    except (OSError, AttributeError, ValueError):
+        return lambda: None
+    setvbuf(output, None, 1, 0)  # 1 is _IOLBF
+
+    def flush() -> None:
+        fflush(None)
+
+    return flush

@@ -1,0 +1,64 @@
+"""SIGINT as KeyboardInterrupt, only while a cell runs and never in the middle of the guest's own bookkeeping."""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+class Interrupts:
+    """Decides what a SIGINT does: end the cell, wait until a shielded section is over, or nothing."""
+
+    def __init__(self) -> None:
+        self._armed = False
+        self._shields = 0
+        self._pending = False
+        #: A KeyboardInterrupt was raised by a signal since the last ``run``, not by the user's own code.
+        self.fired = False
+
+    def install(self) -> None:
+        """Take over SIGINT. Also done before each cell, since user code may have set a handler of its own."""
+        signal.signal(signal.SIGINT, self._handle)
+
+    def run(self, call: Callable[[], Value]) -> Value:
+        """Call with interrupts on. They are off again when this returns or raises.
+
+        A signal handler runs when a function is entered, after a call and at a loop's jump back. None of these lies
+        between the end of ``call`` and the store that disarms, so that the caller is never hit.
+        """
+        self.fired = False
+        self._pending = False
+        try:
+            self._armed = True
+            return call()
+        finally:
+            self._armed = False
+
+    def __enter__(self) -> None:
+        """Hold interrupts back in the main thread, the only one that signals reach."""
+        if threading.get_ident() == threading.main_thread().ident:
+            self._shields += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if threading.get_ident() != threading.main_thread().ident:
+            return
+        self._shields -= 1
+        if self._shields == 0 and self._pending:
+            self._pending = False
+            if self._armed:
+                self.fired = True
+                raise KeyboardInterrupt
+
+    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
+        if not self._armed:
+            return
+        if self._shields:
+            self._pending = True
+            return
+        self.fired = True
+        raise KeyboardInterrupt

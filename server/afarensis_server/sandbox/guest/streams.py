@@ -1,0 +1,92 @@
+"""sys.stdout and sys.stderr of the user's code: as fast as plain Python's, but aware of each other.
+
+The text layer and the buffer are CPython's own. Two flags are all that Python code looks at for each write, so that a
+program which prints millions of lines is not slowed down.
+"""
+
+import io
+from typing import Protocol, cast
+
+#: Bytes that gather before they are written to the pipe.
+BUFFER_SIZE = 32 * 1024
+
+_text_write = io.TextIOWrapper.write
+
+
+class Order(Protocol):
+    """What a stream tells the keeper of the order between the channels."""
+
+    def switch_to(self, stream: "OutputStream") -> None:
+        """The stream is about to write, and another channel was the last one."""
+
+    def written(self) -> None:
+        """A stream has something to flush, for the first time since it was flushed."""
+
+
+class OutputBuffer(io.BufferedWriter):
+    """The bytes below a stream. User code cannot close it: the next cell needs it."""
+
+    stream: "OutputStream | None" = None
+
+    def write(self, data: "bytes | bytearray | memoryview", /) -> int:  # type: ignore[override]  # any buffer will do
+        stream = self.stream
+        if stream is None:
+            return super().write(data)
+        if stream.behind:
+            stream.switch()
+        count = super().write(data)
+        if stream.quiet:
+            stream.announce()
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self.flush()
+
+
+class OutputStream(io.TextIOWrapper):
+    """A text stream to one of the output pipes."""
+
+    def __init__(self, descriptor: int, name: str, order: Order) -> None:
+        raw = io.FileIO(descriptor, "w", closefd=False)
+        self._output = OutputBuffer(raw, BUFFER_SIZE)
+        super().__init__(cast("io.BufferedWriter", self._output), encoding="utf-8", errors="backslashreplace")
+        self._name = name
+        self._order = order
+        #: Another channel was written to since this one.
+        self.behind = True
+        #: Nothing was written since the last flush.
+        self.quiet = True
+        self._output.stream = self
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # typeshed has a variable here, CPython a property too
+        return self._name
+
+    @property
+    def mode(self) -> str:
+        return "w"
+
+    def write(self, text: str, /) -> int:
+        if self.behind:
+            self.switch()
+        count = _text_write(self, text)
+        if self.quiet:
+            self.announce()
+        return count
+
+    def switch(self) -> None:
+        self._order.switch_to(self)
+
+    def announce(self) -> None:
+        self.quiet = False
+        self._order.written()
+
+    def close(self) -> None:
+        """Only flush: the next cell prints here too."""
+        self.flush()
+
+    def detach(self) -> OutputBuffer:  # type: ignore[override]  # the narrower type is the truth
+        """The bytes layer, without giving it away: wrapping it anew is how scripts change the encoding."""
+        self.flush()
+        return self._output

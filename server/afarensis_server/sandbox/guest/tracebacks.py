@@ -1,0 +1,101 @@
+"""Errors of the user's code as text: the user's frames only, with their source lines."""
+
+import linecache
+import os
+import traceback
+from collections.abc import Iterator
+from types import TracebackType
+
+from .limits import MAX_ERROR_NAME, MAX_ERROR_VALUE, MAX_TRACEBACK, clean, shorten, shorten_middle
+
+#: How a cell's file name begins; a number follows.
+CELL_PREFIX = "Cell "
+
+
+def register_cell(number: int, source: str) -> str:
+    """Make a cell's source known to tracebacks, warnings and ``inspect``. Returns the cell's file name."""
+    name = f"{CELL_PREFIX}{number}"
+    # Without a modification time linecache keeps the entry, though there is no such file.
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    return name
+
+
+def describe(error: BaseException, data_directory: str) -> dict[str, str]:
+    """The error's name, value and traceback, as a result frame carries them.
+
+    Frames count as the user's when they are in a cell or in a file below ``data_directory``.
+    """
+    return {
+        "name": shorten(clean(type(error).__name__), MAX_ERROR_NAME),
+        "value": shorten(clean(_value(error)), MAX_ERROR_VALUE),
+        "traceback": shorten_middle(clean(render(error, data_directory)), MAX_TRACEBACK),
+    }
+
+
+def render(error: BaseException, data_directory: str, trace: TracebackType | None = None) -> str:
+    """The traceback as Python prints it, without the frames of libraries and of the guest."""
+    try:
+        summary = traceback.TracebackException(
+            type(error), error, trace or error.__traceback__, lookup_lines=False, compact=True
+        )
+        for part in _chain(summary):
+            part.stack = _UserFrames(frame for frame in part.stack if _is_users(frame.filename, data_directory))
+        _forget_internals(summary)
+        text = "".join(_lines(summary))
+    except Exception as failure:
+        # Exceptions are user code too: their __str__, their notes, their attributes may all fail.
+        return f"{type(error).__name__}: (its traceback cannot be shown: {type(failure).__name__})"
+    return text.rstrip("\n")
+
+
+def _forget_internals(summary: traceback.TracebackException) -> None:
+    """Drop what a library handled within itself: a context without a user's frame, a cause that repeats the error."""
+    for part in _chain(summary):
+        if part.__context__ is not None and not part.__context__.stack:
+            part.__context__ = None
+        cause = part.__cause__
+        if cause is not None and not cause.stack and str(cause) == str(part):
+            part.__cause__ = None
+
+
+def _value(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "(this error cannot be shown as text)"
+
+
+def _is_users(filename: str, data_directory: str) -> bool:
+    return filename.startswith((CELL_PREFIX, data_directory + os.sep))
+
+
+class _UserFrames(traceback.StackSummary):
+    """Names cells the way people do: ``Cell 3, line 2``."""
+
+    def format_frame_summary(self, frame_summary: traceback.FrameSummary) -> str:
+        return _rename(super().format_frame_summary(frame_summary)).replace(", in <module>\n", "\n", 1)
+
+
+def _rename(text: str) -> str:
+    return text.replace(f'File "{CELL_PREFIX}', CELL_PREFIX, 1).replace('", line', ", line", 1)
+
+
+def _lines(summary: traceback.TracebackException) -> Iterator[str]:
+    for line in summary.format():
+        is_cell = line.lstrip(" |+-").startswith(f'File "{CELL_PREFIX}')
+        if line.strip(" |+-\n") == "Traceback (most recent call last):" and not any(p.stack for p in _chain(summary)):
+            continue
+        yield _rename(line) if is_cell else line
+
+
+def _chain(summary: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+    """The error, its causes and contexts, and the members of groups."""
+    todo = [summary]
+    seen: set[int] = set()
+    while todo:
+        part = todo.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield part
+        todo += [one for one in (part.__cause__, part.__context__, *(part.exceptions or ())) if one is not None]
