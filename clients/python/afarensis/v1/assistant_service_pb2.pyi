@@ -219,7 +219,9 @@ class ListAssistantsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most assistants to return. Default: 20. Above 100 it is taken as 100; negative is refused."""
+    """The most assistants to return. 1 to 100, others are refused. Default: 20. A page may be shorter, to keep the
+    response small.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the page before; the other fields must be as they were then, except `page_size`. Default:
     empty, the first page.
@@ -327,8 +329,8 @@ class UpdateAssistantRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The fields to change, by their names in this message, like `name,metadata`; `*` means all. A named field that is
-        not set below is cleared. Repeated fields and maps are replaced whole. Names of nested fields are refused. Default:
-        the fields that are set below.
+        not set below is cleared. Repeated fields and maps are replaced whole. Names of nested fields are refused. In JSON,
+        names are in camel case: `toolResources`. Default: the fields that are set below.
         """
 
     @_builtins.property

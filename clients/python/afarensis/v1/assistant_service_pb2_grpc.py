@@ -32,7 +32,7 @@ class AssistantServiceStub(object):
 
     * UNAUTHENTICATED `API_KEY_MISSING`, `API_KEY_UNKNOWN`: the server asks for a key in the metadata entry
     `authorization: Bearer <key>`, and got none, or one it does not know.
-    * INVALID_ARGUMENT `FIELD_INVALID`: a field breaks its limit; BadRequest names each such field.
+    * INVALID_ARGUMENT `INVALID_FIELDS`: a field breaks its limit; BadRequest names each such field.
     * UNAVAILABLE `SHUTTING_DOWN`: the server is draining. RetryInfo says when to try again.
     * INTERNAL `INTERNAL`: a defect of the server. RequestInfo holds the id to look for in its log.
 
@@ -40,8 +40,12 @@ class AssistantServiceStub(object):
     project is NOT_FOUND, as if it did not exist.
 
     Creating calls take a `request_id`. A call repeated with the same id and the same content within 24 hours creates
-    nothing: it returns what the first one created, in its present state. With other content it is refused with
-    ALREADY_EXISTS `REQUEST_ID_REUSED`. Without a `request_id`, each call creates anew.
+    nothing: it returns what the first one created, in its present state, or NOT_FOUND when that has been deleted. With
+    other content it is refused with ALREADY_EXISTS `REQUEST_ID_REUSED`. Without a `request_id`, each call creates anew.
+
+    A request may have 4 MiB; a larger one is refused by gRPC itself, with RESOURCE_EXHAUSTED and without a reason. A
+    response may have more where a single object has: clients should accept 64 MiB (`max_receive_message_length`), which
+    the Python SDK does.
     """
 
     def __init__(self, channel):
@@ -84,7 +88,7 @@ class AssistantServiceServicer(object):
 
     * UNAUTHENTICATED `API_KEY_MISSING`, `API_KEY_UNKNOWN`: the server asks for a key in the metadata entry
     `authorization: Bearer <key>`, and got none, or one it does not know.
-    * INVALID_ARGUMENT `FIELD_INVALID`: a field breaks its limit; BadRequest names each such field.
+    * INVALID_ARGUMENT `INVALID_FIELDS`: a field breaks its limit; BadRequest names each such field.
     * UNAVAILABLE `SHUTTING_DOWN`: the server is draining. RetryInfo says when to try again.
     * INTERNAL `INTERNAL`: a defect of the server. RequestInfo holds the id to look for in its log.
 
@@ -92,8 +96,12 @@ class AssistantServiceServicer(object):
     project is NOT_FOUND, as if it did not exist.
 
     Creating calls take a `request_id`. A call repeated with the same id and the same content within 24 hours creates
-    nothing: it returns what the first one created, in its present state. With other content it is refused with
-    ALREADY_EXISTS `REQUEST_ID_REUSED`. Without a `request_id`, each call creates anew.
+    nothing: it returns what the first one created, in its present state, or NOT_FOUND when that has been deleted. With
+    other content it is refused with ALREADY_EXISTS `REQUEST_ID_REUSED`. Without a `request_id`, each call creates anew.
+
+    A request may have 4 MiB; a larger one is refused by gRPC itself, with RESOURCE_EXHAUSTED and without a reason. A
+    response may have more where a single object has: clients should accept 64 MiB (`max_receive_message_length`), which
+    the Python SDK does.
     """
 
     def CreateAssistant(self, request, context):
@@ -210,7 +218,7 @@ class AssistantService(object):
 
     * UNAUTHENTICATED `API_KEY_MISSING`, `API_KEY_UNKNOWN`: the server asks for a key in the metadata entry
     `authorization: Bearer <key>`, and got none, or one it does not know.
-    * INVALID_ARGUMENT `FIELD_INVALID`: a field breaks its limit; BadRequest names each such field.
+    * INVALID_ARGUMENT `INVALID_FIELDS`: a field breaks its limit; BadRequest names each such field.
     * UNAVAILABLE `SHUTTING_DOWN`: the server is draining. RetryInfo says when to try again.
     * INTERNAL `INTERNAL`: a defect of the server. RequestInfo holds the id to look for in its log.
 
@@ -218,8 +226,12 @@ class AssistantService(object):
     project is NOT_FOUND, as if it did not exist.
 
     Creating calls take a `request_id`. A call repeated with the same id and the same content within 24 hours creates
-    nothing: it returns what the first one created, in its present state. With other content it is refused with
-    ALREADY_EXISTS `REQUEST_ID_REUSED`. Without a `request_id`, each call creates anew.
+    nothing: it returns what the first one created, in its present state, or NOT_FOUND when that has been deleted. With
+    other content it is refused with ALREADY_EXISTS `REQUEST_ID_REUSED`. Without a `request_id`, each call creates anew.
+
+    A request may have 4 MiB; a larger one is refused by gRPC itself, with RESOURCE_EXHAUSTED and without a reason. A
+    response may have more where a single object has: clients should accept 64 MiB (`max_receive_message_length`), which
+    the Python SDK does.
     """
 
     @staticmethod

@@ -236,7 +236,9 @@ class ListEventsRequest(_message.Message):
     start: Global___EventStart.ValueType
     """Where to begin when `after_cursor` is empty. Default: OLDEST."""
     page_size: _builtins.int
-    """The most events to return. Default: 100. Above 1,000 it is taken as 1,000; negative is refused."""
+    """The most events to return. 1 to 1,000, others are refused. Default: 100. There may be fewer, to keep the response
+    small.
+    """
     @_builtins.property
     def filter(self) -> Global___EventFilter:
         """Which events to return. Default: all."""

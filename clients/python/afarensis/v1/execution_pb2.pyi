@@ -81,7 +81,7 @@ class _ExecutionStatus:
 class _ExecutionStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExecutionStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     EXECUTION_STATUS_UNSPECIFIED: _ExecutionStatus.ValueType  # 0
-    """Never sent in a result; in an Execution: it has not ended."""
+    """Never sent."""
     EXECUTION_STATUS_OK: _ExecutionStatus.ValueType  # 1
     """The code ran to its end."""
     EXECUTION_STATUS_ERROR: _ExecutionStatus.ValueType  # 2
@@ -99,7 +99,7 @@ class ExecutionStatus(_ExecutionStatus, metaclass=_ExecutionStatusEnumTypeWrappe
     """ExecutionStatus is how an execution ended."""
 
 EXECUTION_STATUS_UNSPECIFIED: ExecutionStatus.ValueType  # 0
-"""Never sent in a result; in an Execution: it has not ended."""
+"""Never sent."""
 EXECUTION_STATUS_OK: ExecutionStatus.ValueType  # 1
 """The code ran to its end."""
 EXECUTION_STATUS_ERROR: ExecutionStatus.ValueType  # 2
@@ -208,7 +208,7 @@ class ExecutionOutput(_message.Message):
 
     Text is decoded as UTF-8, never cut within a code point; bytes that are not UTF-8 become U+FFFD. While code runs,
     what is written in 25 ms or up to 32 KiB comes as one message. In stored run steps and executions, neighbors of the
-    same stream are joined.
+    same stream are joined, unless bytes were dropped between them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -310,7 +310,7 @@ class ExecutionFile(_message.Message):
     FILE_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """The path, relative to `/mnt/data`, with `/` between names."""
+    """The absolute path, like `/mnt/data/plots/sales.png`."""
     change: Global___FileChange.ValueType
     """What became of it."""
     size_bytes: _builtins.int

@@ -265,7 +265,9 @@ class ListFilesRequest(_message.Message):
     purpose: _file_pb2.FilePurpose.ValueType
     """Only files of this purpose. Default: all."""
     page_size: _builtins.int
-    """The most files to return. Default: 20. Above 100 it is taken as 100; negative is refused."""
+    """The most files to return. 1 to 100, others are refused. Default: 20. A page may be shorter, to keep the response
+    small.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the page before; the other fields must be as they were then, except `page_size`. Default:
     empty, the first page.

@@ -528,7 +528,6 @@ class RunStep(_message.Message):
     MESSAGE_CREATION_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
-    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     COMPLETE_TIME_FIELD_NUMBER: _builtins.int
     CANCEL_TIME_FIELD_NUMBER: _builtins.int
     FAIL_TIME_FIELD_NUMBER: _builtins.int
@@ -560,10 +559,6 @@ class RunStep(_message.Message):
     @_builtins.property
     def last_error(self) -> Global___LastError:
         """What went wrong. Set only with the status FAILED."""
-
-    @_builtins.property
-    def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it will expire with its run. Absent once the step is terminal."""
 
     @_builtins.property
     def complete_time(self) -> _timestamp_pb2.Timestamp:
@@ -601,7 +596,6 @@ class RunStep(_message.Message):
         message_creation: Global___MessageCreation | None = ...,
         tool_calls: Global___ToolCalls | None = ...,
         last_error: Global___LastError | None = ...,
-        expire_time: _timestamp_pb2.Timestamp | None = ...,
         complete_time: _timestamp_pb2.Timestamp | None = ...,
         cancel_time: _timestamp_pb2.Timestamp | None = ...,
         fail_time: _timestamp_pb2.Timestamp | None = ...,
@@ -609,9 +603,9 @@ class RunStep(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         usage: _tool_pb2.TokenUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_time", b"cancel_time", "complete_time", b"complete_time", "create_time", b"create_time", "expire_time", b"expire_time", "expired_time", b"expired_time", "fail_time", b"fail_time", "last_error", b"last_error", "message_creation", b"message_creation", "step_details", b"step_details", "tool_calls", b"tool_calls", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_time", b"cancel_time", "complete_time", b"complete_time", "create_time", b"create_time", "expired_time", b"expired_time", "fail_time", b"fail_time", "last_error", b"last_error", "message_creation", b"message_creation", "step_details", b"step_details", "tool_calls", b"tool_calls", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assistant_id", b"assistant_id", "cancel_time", b"cancel_time", "complete_time", b"complete_time", "create_time", b"create_time", "expire_time", b"expire_time", "expired_time", b"expired_time", "fail_time", b"fail_time", "id", b"id", "last_error", b"last_error", "message_creation", b"message_creation", "metadata", b"metadata", "run_id", b"run_id", "status", b"status", "step_details", b"step_details", "thread_id", b"thread_id", "tool_calls", b"tool_calls", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assistant_id", b"assistant_id", "cancel_time", b"cancel_time", "complete_time", b"complete_time", "create_time", b"create_time", "expired_time", b"expired_time", "fail_time", b"fail_time", "id", b"id", "last_error", b"last_error", "message_creation", b"message_creation", "metadata", b"metadata", "run_id", b"run_id", "status", b"status", "step_details", b"step_details", "thread_id", b"thread_id", "tool_calls", b"tool_calls", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_step_details: _TypeAlias = _typing.Literal["message_creation", "tool_calls"]  # noqa: Y015
     _WhichOneofArgType_step_details: _TypeAlias = _typing.Literal["step_details", b"step_details"]  # noqa: Y015
@@ -824,7 +818,7 @@ class ToolCallDelta(_message.Message):
     index: _builtins.int
     """The index of the call in `ToolCalls.tool_calls`, from 0."""
     id: _builtins.str
-    """The id of the call. Set in its first delta, empty afterwards."""
+    """The id of the call. Set in every delta."""
     @_builtins.property
     def code_interpreter(self) -> Global___CodeInterpreterCallDelta:
         """An addition to a call of the code interpreter."""
@@ -909,8 +903,8 @@ class CodeInterpreterOutputDelta(_message.Message):
     """The index of the output in `CodeInterpreterCall.outputs`, from 0."""
     @_builtins.property
     def output(self) -> _execution_pb2.CodeInterpreterOutput:
-        """The output: the first delta of an index begins it. Text of a later delta is appended, and its `dropped_bytes` are
-        added; displays and files come whole.
+        """The output: the first delta of an index begins it, the text of a later one is appended. Text with `dropped_bytes`
+        always begins an output; displays and files come whole.
         """
 
     def __init__(

@@ -418,7 +418,9 @@ class ListRunsRequest(_message.Message):
     assistant_id: _builtins.str
     """Only runs of this assistant, which may have been deleted. Default: empty, all."""
     page_size: _builtins.int
-    """The most runs to return. Default: 20. Above 100 it is taken as 100; negative is refused."""
+    """The most runs to return. 1 to 100, others are refused. Default: 20. A page may be shorter, to keep the response
+    small.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the page before; the other fields must be as they were then, except `page_size`. Default:
     empty, the first page.
@@ -746,7 +748,9 @@ class ListRunStepsRequest(_message.Message):
     run_id: _builtins.str
     """The id of the run. Required."""
     page_size: _builtins.int
-    """The most steps to return. Default: 20. Above 100 it is taken as 100; negative is refused."""
+    """The most steps to return. 1 to 100, others are refused. Default: 20. A page may be shorter, to keep the response
+    small.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the page before; the other fields must be as they were then, except `page_size`. Default:
     empty, the first page.
@@ -925,7 +929,9 @@ class ListRunEventsRequest(_message.Message):
     Never negative.
     """
     page_size: _builtins.int
-    """The most events to return. Default: 100. Above 1,000 it is taken as 1,000; negative is refused."""
+    """The most events to return. 1 to 1,000, others are refused. Default: 100. There may be fewer, to keep the response
+    small.
+    """
     def __init__(
         self,
         *,

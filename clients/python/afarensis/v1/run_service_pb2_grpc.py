@@ -152,7 +152,8 @@ class RunServiceServicer(object):
 
     def CreateRunStream(self, request, context):
         """CreateRunStream creates a run, with its thread if asked to, and streams its events from the first one on: CreateRun
-        or CreateThreadAndRun, and StreamRunEvents, in one call. The first event with a run tells its id.
+        or CreateThreadAndRun, and StreamRunEvents, in one call. The first item is a heartbeat; the first event with a run
+        tells its id.
 
         A stream that breaks off does not stop the run, unless `cancel_on_disconnect` says so: take it up with
         StreamRunEvents.

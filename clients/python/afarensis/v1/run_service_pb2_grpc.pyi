@@ -70,7 +70,8 @@ class RunServiceStub:
     """
     CreateRunStream: _grpc.UnaryStreamMultiCallable[_run_service_pb2.CreateRunStreamRequest, _run_service_pb2.CreateRunStreamResponse]
     """CreateRunStream creates a run, with its thread if asked to, and streams its events from the first one on: CreateRun
-    or CreateThreadAndRun, and StreamRunEvents, in one call. The first event with a run tells its id.
+    or CreateThreadAndRun, and StreamRunEvents, in one call. The first item is a heartbeat; the first event with a run
+    tells its id.
 
     A stream that breaks off does not stop the run, unless `cancel_on_disconnect` says so: take it up with
     StreamRunEvents.
@@ -235,7 +236,8 @@ class RunServiceAsyncStub(RunServiceStub):
     """
     CreateRunStream: _aio.UnaryStreamMultiCallable[_run_service_pb2.CreateRunStreamRequest, _run_service_pb2.CreateRunStreamResponse]  # type: ignore[assignment]
     """CreateRunStream creates a run, with its thread if asked to, and streams its events from the first one on: CreateRun
-    or CreateThreadAndRun, and StreamRunEvents, in one call. The first event with a run tells its id.
+    or CreateThreadAndRun, and StreamRunEvents, in one call. The first item is a heartbeat; the first event with a run
+    tells its id.
 
     A stream that breaks off does not stop the run, unless `cancel_on_disconnect` says so: take it up with
     StreamRunEvents.
@@ -415,7 +417,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_service_pb2.CreateRunStreamResponse], _abc.AsyncIterator[_run_service_pb2.CreateRunStreamResponse]]:
         """CreateRunStream creates a run, with its thread if asked to, and streams its events from the first one on: CreateRun
-        or CreateThreadAndRun, and StreamRunEvents, in one call. The first event with a run tells its id.
+        or CreateThreadAndRun, and StreamRunEvents, in one call. The first item is a heartbeat; the first event with a run
+        tells its id.
 
         A stream that breaks off does not stop the run, unless `cancel_on_disconnect` says so: take it up with
         StreamRunEvents.

@@ -29,64 +29,36 @@ class _SessionStatus:
 class _SessionStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SESSION_STATUS_UNSPECIFIED: _SessionStatus.ValueType  # 0
-    """Never sent; in a filter, refused."""
-    SESSION_STATUS_OPEN: _SessionStatus.ValueType  # 1
+    """Never sent; in a filter, all."""
+    SESSION_STATUS_ACTIVE: _SessionStatus.ValueType  # 1
     """It can be used."""
     SESSION_STATUS_CLOSED: _SessionStatus.ValueType  # 2
-    """It is gone for good."""
-
-class SessionStatus(_SessionStatus, metaclass=_SessionStatusEnumTypeWrapper):
-    """SessionStatus is whether a session is open."""
-
-SESSION_STATUS_UNSPECIFIED: SessionStatus.ValueType  # 0
-"""Never sent; in a filter, refused."""
-SESSION_STATUS_OPEN: SessionStatus.ValueType  # 1
-"""It can be used."""
-SESSION_STATUS_CLOSED: SessionStatus.ValueType  # 2
-"""It is gone for good."""
-Global___SessionStatus: _TypeAlias = SessionStatus  # noqa: Y015
-
-class _SessionCloseReason:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _SessionCloseReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionCloseReason.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    SESSION_CLOSE_REASON_UNSPECIFIED: _SessionCloseReason.ValueType  # 0
-    """It is open."""
-    SESSION_CLOSE_REASON_REQUESTED: _SessionCloseReason.ValueType  # 1
-    """CloseSession."""
-    SESSION_CLOSE_REASON_IDLE: _SessionCloseReason.ValueType  # 2
-    """It was idle for its `idle_timeout`."""
-    SESSION_CLOSE_REASON_LIFETIME: _SessionCloseReason.ValueType  # 3
-    """It was open for its `lifetime`."""
-    SESSION_CLOSE_REASON_THREAD_DELETED: _SessionCloseReason.ValueType  # 4
-    """Its thread was deleted."""
-    SESSION_CLOSE_REASON_HOST_LOST: _SessionCloseReason.ValueType  # 5
+    """It was closed by CloseSession, or with its thread."""
+    SESSION_STATUS_EXPIRED: _SessionStatus.ValueType  # 3
+    """It was idle for its `idle_timeout`, or open for its `lifetime`."""
+    SESSION_STATUS_LOST: _SessionStatus.ValueType  # 4
     """Its host stopped or failed."""
 
-class SessionCloseReason(_SessionCloseReason, metaclass=_SessionCloseReasonEnumTypeWrapper):
-    """SessionCloseReason is what closed a session."""
+class SessionStatus(_SessionStatus, metaclass=_SessionStatusEnumTypeWrapper):
+    """SessionStatus is whether a session can be used."""
 
-SESSION_CLOSE_REASON_UNSPECIFIED: SessionCloseReason.ValueType  # 0
-"""It is open."""
-SESSION_CLOSE_REASON_REQUESTED: SessionCloseReason.ValueType  # 1
-"""CloseSession."""
-SESSION_CLOSE_REASON_IDLE: SessionCloseReason.ValueType  # 2
-"""It was idle for its `idle_timeout`."""
-SESSION_CLOSE_REASON_LIFETIME: SessionCloseReason.ValueType  # 3
-"""It was open for its `lifetime`."""
-SESSION_CLOSE_REASON_THREAD_DELETED: SessionCloseReason.ValueType  # 4
-"""Its thread was deleted."""
-SESSION_CLOSE_REASON_HOST_LOST: SessionCloseReason.ValueType  # 5
+SESSION_STATUS_UNSPECIFIED: SessionStatus.ValueType  # 0
+"""Never sent; in a filter, all."""
+SESSION_STATUS_ACTIVE: SessionStatus.ValueType  # 1
+"""It can be used."""
+SESSION_STATUS_CLOSED: SessionStatus.ValueType  # 2
+"""It was closed by CloseSession, or with its thread."""
+SESSION_STATUS_EXPIRED: SessionStatus.ValueType  # 3
+"""It was idle for its `idle_timeout`, or open for its `lifetime`."""
+SESSION_STATUS_LOST: SessionStatus.ValueType  # 4
 """Its host stopped or failed."""
-Global___SessionCloseReason: _TypeAlias = SessionCloseReason  # noqa: Y015
+Global___SessionStatus: _TypeAlias = SessionStatus  # noqa: Y015
 
 @_typing.final
 class Session(_message.Message):
     """Session is a Python interpreter that keeps its variables between executions, with its files below `/mnt/data`.
 
-    A session belongs to a thread, and then runs share it, or stands alone. A thread has one open session at most.
+    A session belongs to a thread, and then runs share it, or stands alone. A thread has one active session at most.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -116,7 +88,6 @@ class Session(_message.Message):
     THREAD_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
-    CLOSE_REASON_FIELD_NUMBER: _builtins.int
     LAST_ACTIVE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     CLOSE_TIME_FIELD_NUMBER: _builtins.int
@@ -133,9 +104,7 @@ class Session(_message.Message):
     name: _builtins.str
     """A name for people. May be empty."""
     status: Global___SessionStatus.ValueType
-    """Whether it is open."""
-    close_reason: Global___SessionCloseReason.ValueType
-    """What closed it. Unspecified while it is open."""
+    """Whether it can be used."""
     active_execution_id: _builtins.str
     """The execution that runs now. Empty: none does."""
     @_builtins.property
@@ -148,11 +117,11 @@ class Session(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it will close by itself, if nothing is done with it until then. Absent once it is closed."""
+        """When it will close by itself, if nothing is done with it until then. Absent once it is no longer active."""
 
     @_builtins.property
     def close_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was closed. Absent while it is open."""
+        """When it was no longer active. Absent before."""
 
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration:
@@ -182,7 +151,6 @@ class Session(_message.Message):
         thread_id: _builtins.str = ...,
         name: _builtins.str = ...,
         status: Global___SessionStatus.ValueType = ...,
-        close_reason: Global___SessionCloseReason.ValueType = ...,
         last_active_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         close_time: _timestamp_pb2.Timestamp | None = ...,
@@ -195,7 +163,7 @@ class Session(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "create_time", b"create_time", "expire_time", b"expire_time", "idle_timeout", b"idle_timeout", "last_active_time", b"last_active_time", "lifetime", b"lifetime", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_execution_id", b"active_execution_id", "close_reason", b"close_reason", "close_time", b"close_time", "create_time", b"create_time", "expire_time", b"expire_time", "file_ids", b"file_ids", "id", b"id", "idle_timeout", b"idle_timeout", "last_active_time", b"last_active_time", "lifetime", b"lifetime", "limits", b"limits", "metadata", b"metadata", "name", b"name", "status", b"status", "thread_id", b"thread_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_execution_id", b"active_execution_id", "close_time", b"close_time", "create_time", b"create_time", "expire_time", b"expire_time", "file_ids", b"file_ids", "id", b"id", "idle_timeout", b"idle_timeout", "last_active_time", b"last_active_time", "lifetime", b"lifetime", "limits", b"limits", "metadata", b"metadata", "name", b"name", "status", b"status", "thread_id", b"thread_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -348,7 +316,7 @@ class SessionFile(_message.Message):
     FILE_ID_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """The path, relative to `/mnt/data`, with `/` between names."""
+    """The absolute path, like `/mnt/data/plots/sales.png`."""
     size_bytes: _builtins.int
     """The size in bytes."""
     file_id: _builtins.str

@@ -194,7 +194,9 @@ class ListSessionsRequest(_message.Message):
     status: _session_pb2.SessionStatus.ValueType
     """Only sessions with this status. Default: all."""
     page_size: _builtins.int
-    """The most sessions to return. Default: 20. Above 100 it is taken as 100; negative is refused."""
+    """The most sessions to return. 1 to 100, others are refused. Default: 20. A page may be shorter, to keep the response
+    small.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the page before; the other fields must be as they were then, except `page_size`. Default:
     empty, the first page.
@@ -277,7 +279,7 @@ class CloseSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> _session_pb2.Session:
-        """The session, closed."""
+        """The session, no longer active."""
 
     def __init__(
         self,
@@ -620,7 +622,9 @@ class ListExecutionEventsRequest(_message.Message):
     Never negative.
     """
     page_size: _builtins.int
-    """The most events to return. Default: 100. Above 1,000 it is taken as 1,000; negative is refused."""
+    """The most events to return. 1 to 1,000, others are refused. Default: 100. There may be fewer, to keep the response
+    small.
+    """
     def __init__(
         self,
         *,
@@ -722,9 +726,11 @@ class ListSessionFilesRequest(_message.Message):
     session_id: _builtins.str
     """The id of the session. Required."""
     directory: _builtins.str
-    """Only files below this directory, relative to `/mnt/data`. Default: empty, all."""
+    """Only files below this directory: an absolute path, or one relative to `/mnt/data`. Default: empty, all."""
     page_size: _builtins.int
-    """The most files to return. Default: 100. Above 1,000 it is taken as 1,000; negative is refused."""
+    """The most files to return. 1 to 1,000, others are refused. Default: 100. There may be fewer, to keep the response
+    small.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the page before; the other fields must be as they were then, except `page_size`. Default:
     empty, the first page.
@@ -786,7 +792,7 @@ class ReadSessionFileRequest(_message.Message):
     session_id: _builtins.str
     """The id of the session. Required."""
     path: _builtins.str
-    """The path, relative to `/mnt/data`, with `/` between names. Required. Links are not followed."""
+    """The path: absolute, or relative to `/mnt/data`. Required. Links are not followed."""
     offset_bytes: _builtins.int
     """Where to begin, in bytes from 0. Default: 0. At the size of the file, no data follows."""
     limit_bytes: _builtins.int

@@ -119,7 +119,7 @@ class SessionServiceServicer(object):
 
         * NOT_FOUND `THREAD_NOT_FOUND`: there is no such thread.
         * NOT_FOUND `FILE_NOT_FOUND`: a file does not exist.
-        * ALREADY_EXISTS `SESSION_EXISTS`: the thread has an open session; ErrorInfo holds its `session_id`.
+        * ALREADY_EXISTS `SESSION_EXISTS`: the thread has an active session; ErrorInfo holds its `session_id`.
         * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
         * RESOURCE_EXHAUSTED `SANDBOX_CAPACITY`: every place for a session is taken. RetryInfo says when to try again.
         * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the host cannot open sessions now. RetryInfo says when to try again.
@@ -129,7 +129,7 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """GetSession returns one session, open or closed.
+        """GetSession returns one session, active or not.
 
         Repeatable.
 
@@ -158,7 +158,7 @@ class SessionServiceServicer(object):
         """CloseSession ends a session with its processes. Code that runs is interrupted, then killed. What it wrote below
         `/mnt/data` and was stored stays as files of the server.
 
-        Repeatable: a closed session stays closed.
+        Repeatable: a session that is not active stays as it is.
 
         Errors:
 
@@ -169,7 +169,7 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def AddSessionFiles(self, request, context):
-        """AddSessionFiles makes more files visible in an open session, below `/mnt/data`, for the next execution.
+        """AddSessionFiles makes more files visible in an active session, below `/mnt/data`, for the next execution.
 
         Repeatable: the same call has the same effect again.
 
@@ -177,7 +177,7 @@ class SessionServiceServicer(object):
 
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
         * NOT_FOUND `FILE_NOT_FOUND`: a file does not exist.
-        * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+        * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
         * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -196,7 +196,7 @@ class SessionServiceServicer(object):
         Errors:
 
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
-        * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+        * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
         * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
         * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
         * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -215,7 +215,7 @@ class SessionServiceServicer(object):
         Errors:
 
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
-        * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+        * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
         * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
         * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
         * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -289,7 +289,7 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListSessionFiles(self, request, context):
-        """ListSessionFiles returns the files below `/mnt/data` of an open session, by path, page by page.
+        """ListSessionFiles returns the files below `/mnt/data` of an active session, by path, page by page.
 
         Repeatable.
 
@@ -297,15 +297,15 @@ class SessionServiceServicer(object):
 
         * INVALID_ARGUMENT `PAGE_TOKEN_INVALID`: the token was changed, or comes from another list.
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
-        * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+        * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadSessionFile(self, request, context):
-        """ReadSessionFile streams the content of a file below `/mnt/data` of an open session, as it is now. The first message
-        holds the file, all others data in order.
+        """ReadSessionFile streams the content of a file below `/mnt/data` of an active session, as it is now. The first
+        message holds the file, all others data in order.
 
         Repeatable. Code may change the file while it is read.
 
@@ -313,7 +313,7 @@ class SessionServiceServicer(object):
 
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
         * NOT_FOUND `SESSION_FILE_NOT_FOUND`: there is no regular file at the path.
-        * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+        * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
         * OUT_OF_RANGE `OFFSET_PAST_END`: `offset_bytes` is larger than the size; ErrorInfo holds `size_bytes`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

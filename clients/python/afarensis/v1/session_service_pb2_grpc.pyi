@@ -45,13 +45,13 @@ class SessionServiceStub:
 
     * NOT_FOUND `THREAD_NOT_FOUND`: there is no such thread.
     * NOT_FOUND `FILE_NOT_FOUND`: a file does not exist.
-    * ALREADY_EXISTS `SESSION_EXISTS`: the thread has an open session; ErrorInfo holds its `session_id`.
+    * ALREADY_EXISTS `SESSION_EXISTS`: the thread has an active session; ErrorInfo holds its `session_id`.
     * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
     * RESOURCE_EXHAUSTED `SANDBOX_CAPACITY`: every place for a session is taken. RetryInfo says when to try again.
     * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the host cannot open sessions now. RetryInfo says when to try again.
     """
     GetSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]
-    """GetSession returns one session, open or closed.
+    """GetSession returns one session, active or not.
 
     Repeatable.
 
@@ -72,14 +72,14 @@ class SessionServiceStub:
     """CloseSession ends a session with its processes. Code that runs is interrupted, then killed. What it wrote below
     `/mnt/data` and was stored stays as files of the server.
 
-    Repeatable: a closed session stays closed.
+    Repeatable: a session that is not active stays as it is.
 
     Errors:
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     """
     AddSessionFiles: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.AddSessionFilesRequest, _session_service_pb2.AddSessionFilesResponse]
-    """AddSessionFiles makes more files visible in an open session, below `/mnt/data`, for the next execution.
+    """AddSessionFiles makes more files visible in an active session, below `/mnt/data`, for the next execution.
 
     Repeatable: the same call has the same effect again.
 
@@ -87,7 +87,7 @@ class SessionServiceStub:
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     * NOT_FOUND `FILE_NOT_FOUND`: a file does not exist.
-    * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+    * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
     * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
     """
     Execute: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ExecuteRequest, _session_service_pb2.ExecuteResponse]
@@ -102,7 +102,7 @@ class SessionServiceStub:
     Errors:
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
-    * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+    * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
     * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
     * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
     * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -117,7 +117,7 @@ class SessionServiceStub:
     Errors:
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
-    * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+    * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
     * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
     * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
     * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -171,7 +171,7 @@ class SessionServiceStub:
     * NOT_FOUND `EXECUTION_NOT_FOUND`: there is no such execution, or it is no longer kept.
     """
     ListSessionFiles: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionFilesRequest, _session_service_pb2.ListSessionFilesResponse]
-    """ListSessionFiles returns the files below `/mnt/data` of an open session, by path, page by page.
+    """ListSessionFiles returns the files below `/mnt/data` of an active session, by path, page by page.
 
     Repeatable.
 
@@ -179,11 +179,11 @@ class SessionServiceStub:
 
     * INVALID_ARGUMENT `PAGE_TOKEN_INVALID`: the token was changed, or comes from another list.
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
-    * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+    * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
     """
     ReadSessionFile: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ReadSessionFileRequest, _session_service_pb2.ReadSessionFileResponse]
-    """ReadSessionFile streams the content of a file below `/mnt/data` of an open session, as it is now. The first message
-    holds the file, all others data in order.
+    """ReadSessionFile streams the content of a file below `/mnt/data` of an active session, as it is now. The first
+    message holds the file, all others data in order.
 
     Repeatable. Code may change the file while it is read.
 
@@ -191,7 +191,7 @@ class SessionServiceStub:
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     * NOT_FOUND `SESSION_FILE_NOT_FOUND`: there is no regular file at the path.
-    * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+    * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
     * OUT_OF_RANGE `OFFSET_PAST_END`: `offset_bytes` is larger than the size; ErrorInfo holds `size_bytes`.
     """
 
@@ -212,13 +212,13 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     * NOT_FOUND `THREAD_NOT_FOUND`: there is no such thread.
     * NOT_FOUND `FILE_NOT_FOUND`: a file does not exist.
-    * ALREADY_EXISTS `SESSION_EXISTS`: the thread has an open session; ErrorInfo holds its `session_id`.
+    * ALREADY_EXISTS `SESSION_EXISTS`: the thread has an active session; ErrorInfo holds its `session_id`.
     * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
     * RESOURCE_EXHAUSTED `SANDBOX_CAPACITY`: every place for a session is taken. RetryInfo says when to try again.
     * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the host cannot open sessions now. RetryInfo says when to try again.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]  # type: ignore[assignment]
-    """GetSession returns one session, open or closed.
+    """GetSession returns one session, active or not.
 
     Repeatable.
 
@@ -239,14 +239,14 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """CloseSession ends a session with its processes. Code that runs is interrupted, then killed. What it wrote below
     `/mnt/data` and was stored stays as files of the server.
 
-    Repeatable: a closed session stays closed.
+    Repeatable: a session that is not active stays as it is.
 
     Errors:
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     """
     AddSessionFiles: _aio.UnaryUnaryMultiCallable[_session_service_pb2.AddSessionFilesRequest, _session_service_pb2.AddSessionFilesResponse]  # type: ignore[assignment]
-    """AddSessionFiles makes more files visible in an open session, below `/mnt/data`, for the next execution.
+    """AddSessionFiles makes more files visible in an active session, below `/mnt/data`, for the next execution.
 
     Repeatable: the same call has the same effect again.
 
@@ -254,7 +254,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     * NOT_FOUND `FILE_NOT_FOUND`: a file does not exist.
-    * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+    * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
     * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
     """
     Execute: _aio.UnaryStreamMultiCallable[_session_service_pb2.ExecuteRequest, _session_service_pb2.ExecuteResponse]  # type: ignore[assignment]
@@ -269,7 +269,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Errors:
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
-    * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+    * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
     * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
     * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
     * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -284,7 +284,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Errors:
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
-    * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+    * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
     * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
     * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
     * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -338,7 +338,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * NOT_FOUND `EXECUTION_NOT_FOUND`: there is no such execution, or it is no longer kept.
     """
     ListSessionFiles: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionFilesRequest, _session_service_pb2.ListSessionFilesResponse]  # type: ignore[assignment]
-    """ListSessionFiles returns the files below `/mnt/data` of an open session, by path, page by page.
+    """ListSessionFiles returns the files below `/mnt/data` of an active session, by path, page by page.
 
     Repeatable.
 
@@ -346,11 +346,11 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     * INVALID_ARGUMENT `PAGE_TOKEN_INVALID`: the token was changed, or comes from another list.
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
-    * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+    * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
     """
     ReadSessionFile: _aio.UnaryStreamMultiCallable[_session_service_pb2.ReadSessionFileRequest, _session_service_pb2.ReadSessionFileResponse]  # type: ignore[assignment]
-    """ReadSessionFile streams the content of a file below `/mnt/data` of an open session, as it is now. The first message
-    holds the file, all others data in order.
+    """ReadSessionFile streams the content of a file below `/mnt/data` of an active session, as it is now. The first
+    message holds the file, all others data in order.
 
     Repeatable. Code may change the file while it is read.
 
@@ -358,7 +358,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     * NOT_FOUND `SESSION_FILE_NOT_FOUND`: there is no regular file at the path.
-    * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+    * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
     * OUT_OF_RANGE `OFFSET_PAST_END`: `offset_bytes` is larger than the size; ErrorInfo holds `size_bytes`.
     """
 
@@ -382,7 +382,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND `THREAD_NOT_FOUND`: there is no such thread.
         * NOT_FOUND `FILE_NOT_FOUND`: a file does not exist.
-        * ALREADY_EXISTS `SESSION_EXISTS`: the thread has an open session; ErrorInfo holds its `session_id`.
+        * ALREADY_EXISTS `SESSION_EXISTS`: the thread has an active session; ErrorInfo holds its `session_id`.
         * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
         * RESOURCE_EXHAUSTED `SANDBOX_CAPACITY`: every place for a session is taken. RetryInfo says when to try again.
         * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the host cannot open sessions now. RetryInfo says when to try again.
@@ -394,7 +394,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.GetSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.GetSessionResponse, _abc.Awaitable[_session_service_pb2.GetSessionResponse]]:
-        """GetSession returns one session, open or closed.
+        """GetSession returns one session, active or not.
 
         Repeatable.
 
@@ -427,7 +427,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """CloseSession ends a session with its processes. Code that runs is interrupted, then killed. What it wrote below
         `/mnt/data` and was stored stays as files of the server.
 
-        Repeatable: a closed session stays closed.
+        Repeatable: a session that is not active stays as it is.
 
         Errors:
 
@@ -440,7 +440,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.AddSessionFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.AddSessionFilesResponse, _abc.Awaitable[_session_service_pb2.AddSessionFilesResponse]]:
-        """AddSessionFiles makes more files visible in an open session, below `/mnt/data`, for the next execution.
+        """AddSessionFiles makes more files visible in an active session, below `/mnt/data`, for the next execution.
 
         Repeatable: the same call has the same effect again.
 
@@ -448,7 +448,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
         * NOT_FOUND `FILE_NOT_FOUND`: a file does not exist.
-        * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+        * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
         * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
         """
 
@@ -469,7 +469,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
 
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
-        * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+        * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
         * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
         * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
         * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -490,7 +490,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
 
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
-        * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+        * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
         * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
         * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
         * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -574,7 +574,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.ListSessionFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.ListSessionFilesResponse, _abc.Awaitable[_session_service_pb2.ListSessionFilesResponse]]:
-        """ListSessionFiles returns the files below `/mnt/data` of an open session, by path, page by page.
+        """ListSessionFiles returns the files below `/mnt/data` of an active session, by path, page by page.
 
         Repeatable.
 
@@ -582,7 +582,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * INVALID_ARGUMENT `PAGE_TOKEN_INVALID`: the token was changed, or comes from another list.
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
-        * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+        * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
         """
 
     @_abc_1.abstractmethod
@@ -591,8 +591,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.ReadSessionFileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_service_pb2.ReadSessionFileResponse], _abc.AsyncIterator[_session_service_pb2.ReadSessionFileResponse]]:
-        """ReadSessionFile streams the content of a file below `/mnt/data` of an open session, as it is now. The first message
-        holds the file, all others data in order.
+        """ReadSessionFile streams the content of a file below `/mnt/data` of an active session, as it is now. The first
+        message holds the file, all others data in order.
 
         Repeatable. Code may change the file while it is read.
 
@@ -600,7 +600,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
         * NOT_FOUND `SESSION_FILE_NOT_FOUND`: there is no regular file at the path.
-        * FAILED_PRECONDITION `SESSION_CLOSED`: the session is closed; ErrorInfo holds the `close_reason`.
+        * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
         * OUT_OF_RANGE `OFFSET_PAST_END`: `offset_bytes` is larger than the size; ErrorInfo holds `size_bytes`.
         """
 

@@ -469,7 +469,7 @@ class ImageFileContent(_message.Message):
     FILE_ID_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     file_id: _builtins.str
-    """The id of the file. Required. Where clients create it: an uploaded image of at most 20 MiB."""
+    """The id of the file. Required. Where clients create it: an image of a kind that the provider of the model takes."""
     detail: Global___ImageDetail.ValueType
     """How closely the model looks at it. Default: AUTO."""
     def __init__(

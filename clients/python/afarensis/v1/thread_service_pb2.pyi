@@ -164,7 +164,9 @@ class ListThreadsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most threads to return. Default: 20. Above 100 it is taken as 100; negative is refused."""
+    """The most threads to return. 1 to 100, others are refused. Default: 20. A page may be shorter, to keep the response
+    small.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the page before; the other fields must be as they were then, except `page_size`. Default:
     empty, the first page.
@@ -249,8 +251,8 @@ class UpdateThreadRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The fields to change, by their names in this message: `tool_resources`, `metadata`, or `*` for both. A named field
-        that is not set below is cleared. Each is replaced whole; names of nested fields are refused. Default: the fields
-        that are set below.
+        that is not set below is cleared. Each is replaced whole; names of nested fields are refused. In JSON, names are in
+        camel case: `toolResources`. Default: the fields that are set below.
         """
 
     @_builtins.property
@@ -502,7 +504,9 @@ class ListMessagesRequest(_message.Message):
     run_id: _builtins.str
     """Only messages that this run wrote. Default: empty, all."""
     page_size: _builtins.int
-    """The most messages to return. Default: 20. Above 100 it is taken as 100; negative is refused."""
+    """The most messages to return. 1 to 100, others are refused. Default: 20. A page may be shorter, to keep the response
+    small.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the page before; the other fields must be as they were then, except `page_size`. Default:
     empty, the first page.

@@ -34,7 +34,9 @@ class GetUsageRequest(_message.Message):
     api_key_id: _builtins.str
     """Only what this key used. Default: empty, all keys."""
     page_size: _builtins.int
-    """The most rows to return. Default: 100. Above 1,000 it is taken as 1,000; negative is refused."""
+    """The most rows to return. 1 to 1,000, others are refused. Default: 100. There may be fewer, to keep the response
+    small.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the page before; the other fields must be as they were then, except `page_size`. Default:
     empty, the first page.
