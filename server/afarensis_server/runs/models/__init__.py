@@ -1,0 +1,1 @@
+"""Language models behind one protocol: `direct`, which needs none, and any OpenAI-compatible endpoint."""
