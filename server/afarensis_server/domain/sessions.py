@@ -1,6 +1,7 @@
 """Sessions of the code interpreter."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -14,6 +15,28 @@ class SessionStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """What one session may use. Every value comes from a documented setting."""
+
+    #: Memory of the interpreter and all it starts, in bytes.
+    memory_bytes: int
+    #: CPU cores the session may keep busy.
+    cpu_cores: float
+    #: Processes and threads at one time.
+    processes: int
+    #: Open file descriptors of one process.
+    open_files: int
+    #: Bytes the session may write below /mnt/data, and again below /tmp.
+    disk_bytes: int
+    #: Files and directories the session may create below /mnt/data, and again below /tmp.
+    disk_inodes: int
+    #: Bytes of stdout and stderr of one execution that are passed on; the rest is counted and dropped.
+    output_bytes: int
+    #: Bytes of all displays of one execution that are passed on.
+    display_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One interpreter with its files: of a thread, or standing alone (``thread_id`` is None)."""
 
@@ -22,7 +45,15 @@ class Session:
     create_time: datetime
     status: SessionStatus
     thread_id: str | None
+    limits: SessionLimits
+    #: Seconds it may be idle, and seconds it may be open in all.
+    idle_seconds: float
+    life_seconds: float
     last_active_time: datetime
     #: When it ends if nothing is executed before.
     expire_time: datetime
     close_time: datetime | None = None
+    #: Input files, in the order given.
+    file_ids: tuple[str, ...] = ()
+    name: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)

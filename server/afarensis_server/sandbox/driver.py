@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from ..domain.executions import CodeError, ExceededLimit, ExecutionStatus, FileChangeKind, OutputStream
+from ..domain.sessions import SessionLimits
 
 __all__ = [
     "DATA_DIRECTORY",
@@ -37,28 +38,6 @@ __all__ = [
 
 #: Where a session sees its files.
 DATA_DIRECTORY = "/mnt/data"
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """What one session may use. Every value comes from a documented setting."""
-
-    #: Memory of the interpreter and all it starts, in bytes.
-    memory_bytes: int
-    #: CPU cores the session may keep busy.
-    cpu_cores: float
-    #: Processes and threads at one time.
-    processes: int
-    #: Open file descriptors of one process.
-    open_files: int
-    #: Bytes the session may write below /mnt/data, and again below /tmp.
-    disk_bytes: int
-    #: Files and directories the session may create below /mnt/data, and again below /tmp.
-    disk_inodes: int
-    #: Bytes of stdout and stderr of one execution that are passed on; the rest is counted and dropped.
-    output_bytes: int
-    #: Bytes of all displays of one execution that are passed on.
-    display_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
