@@ -3,8 +3,8 @@
     python tools/generate.py            write them
     python tools/generate.py --check    fail when the committed ones differ, and write nothing
 
-Two choices are worth knowing. The types come from mypy-protobuf rather than from protoc's own `--pyi_out`: they carry the
-comments of the contract into the editor, and know the names of fields and oneofs (`HasField`, `WhichOneof`). And
+Two choices are worth knowing. The types come from mypy-protobuf rather than from protoc's own `--pyi_out`: they carry
+the comments of the contract into the editor, and know the names of fields and oneofs (`HasField`, `WhichOneof`). And
 `__init__.py` is generated too: it gathers all names into one flat, typed namespace, so that users write
 `v1.CreateRunRequest` and need not know in which file it stands.
 """
@@ -19,7 +19,7 @@ from importlib import resources
 from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet
-from grpc_tools import protoc
+from grpc_tools import protoc  # type: ignore[import-untyped]  # grpcio-tools has no types
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
