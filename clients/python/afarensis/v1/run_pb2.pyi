@@ -893,31 +893,43 @@ Global___CodeInterpreterCallDelta: _TypeAlias = CodeInterpreterCallDelta  # noqa
 
 @_typing.final
 class CodeInterpreterOutputDelta(_message.Message):
-    """CodeInterpreterOutputDelta is an addition to the outputs of code."""
+    """CodeInterpreterOutputDelta is an addition to the outputs of code. The output begins with the first delta of its index."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INDEX_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    DISPLAY_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """The index of the output in `CodeInterpreterCall.outputs`, from 0."""
     @_builtins.property
-    def output(self) -> _execution_pb2.CodeInterpreterOutput:
-        """The output: the first delta of an index begins it, the text of a later one is appended. Text with `dropped_bytes`
-        always begins an output; displays and files come whole.
-        """
+    def output(self) -> _execution_pb2.ExecutionOutput:
+        """Text to append. Text with `dropped_bytes` always begins an output of its own."""
+
+    @_builtins.property
+    def display(self) -> _execution_pb2.ExecutionDisplay:
+        """A value that was shown, whole."""
+
+    @_builtins.property
+    def file(self) -> _execution_pb2.ExecutionFile:
+        """A file that changed, whole."""
 
     def __init__(
         self,
         *,
         index: _builtins.int = ...,
-        output: _execution_pb2.CodeInterpreterOutput | None = ...,
+        output: _execution_pb2.ExecutionOutput | None = ...,
+        display: _execution_pb2.ExecutionDisplay | None = ...,
+        file: _execution_pb2.ExecutionFile | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["display", b"display", "file", b"file", "item", b"item", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "output", b"output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display", b"display", "file", b"file", "index", b"index", "item", b"item", "output", b"output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["output", "display", "file"]  # noqa: Y015
+    _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 
 Global___CodeInterpreterOutputDelta: _TypeAlias = CodeInterpreterOutputDelta  # noqa: Y015
 
