@@ -20,6 +20,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from afarensis import v1
+from afarensis_server import errors
 
 ROOT = Path(__file__).resolve().parents[2]
 BUF = Path(sysconfig.get_path("scripts")) / "buf"
@@ -126,6 +127,20 @@ def test_every_rpc_lists_its_errors_by_status_and_reason(contract: list[FileDesc
             elif match is not None and match["status"] not in statuses:
                 wrong.append(f"{name}: {match['status']} is no status")
     assert wrong == []
+
+
+def test_every_reason_of_the_server_is_documented(contract: list[FileDescriptorProto]) -> None:
+    texts = [text for _, text in rpc_comments(contract)]
+    texts += [comment(file, 6, index) for file, index, _ in services(contract)]
+    documented = {reason for text in texts for reason in re.findall(r"`([A-Z][A-Z0-9_]+)`", text)}
+    raised = {error.reason for error in _subclasses(errors.DomainError) if not error.__subclasses__()}
+    assert raised - documented == set()
+
+
+def _subclasses(error: type[errors.DomainError]) -> Iterator[type[errors.DomainError]]:
+    for subclass in error.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
 
 
 def test_event_types_are_the_event_names_of_the_assistants_api(contract: list[FileDescriptorProto]) -> None:

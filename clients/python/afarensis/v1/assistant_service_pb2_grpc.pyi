@@ -34,7 +34,11 @@ class AssistantServiceStub:
     * UNAUTHENTICATED `API_KEY_MISSING`, `API_KEY_UNKNOWN`: the server asks for a key in the metadata entry
       `authorization: Bearer <key>`, and got none, or one it does not know.
     * INVALID_ARGUMENT `INVALID_FIELDS`: a field breaks its limit; BadRequest names each such field.
+    * INVALID_ARGUMENT `REQUEST_MALFORMED`: the bytes of the request are not the message that the call takes.
+    * RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: the server works on as many calls or streams as it may. RetryInfo says when to
+      try again.
     * UNAVAILABLE `SHUTTING_DOWN`: the server is draining. RetryInfo says when to try again.
+    * UNIMPLEMENTED `UNIMPLEMENTED`: this version of the server does not implement the call, or a field that was set.
     * INTERNAL `INTERNAL`: a defect of the server. RequestInfo holds the id to look for in its log.
 
     Every error carries `google.rpc.ErrorInfo` with the reason and the domain `afarensis.dev`. What belongs to another
@@ -114,7 +118,11 @@ class AssistantServiceAsyncStub(AssistantServiceStub):
     * UNAUTHENTICATED `API_KEY_MISSING`, `API_KEY_UNKNOWN`: the server asks for a key in the metadata entry
       `authorization: Bearer <key>`, and got none, or one it does not know.
     * INVALID_ARGUMENT `INVALID_FIELDS`: a field breaks its limit; BadRequest names each such field.
+    * INVALID_ARGUMENT `REQUEST_MALFORMED`: the bytes of the request are not the message that the call takes.
+    * RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: the server works on as many calls or streams as it may. RetryInfo says when to
+      try again.
     * UNAVAILABLE `SHUTTING_DOWN`: the server is draining. RetryInfo says when to try again.
+    * UNIMPLEMENTED `UNIMPLEMENTED`: this version of the server does not implement the call, or a field that was set.
     * INTERNAL `INTERNAL`: a defect of the server. RequestInfo holds the id to look for in its log.
 
     Every error carries `google.rpc.ErrorInfo` with the reason and the domain `afarensis.dev`. What belongs to another
@@ -190,7 +198,11 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
     * UNAUTHENTICATED `API_KEY_MISSING`, `API_KEY_UNKNOWN`: the server asks for a key in the metadata entry
       `authorization: Bearer <key>`, and got none, or one it does not know.
     * INVALID_ARGUMENT `INVALID_FIELDS`: a field breaks its limit; BadRequest names each such field.
+    * INVALID_ARGUMENT `REQUEST_MALFORMED`: the bytes of the request are not the message that the call takes.
+    * RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: the server works on as many calls or streams as it may. RetryInfo says when to
+      try again.
     * UNAVAILABLE `SHUTTING_DOWN`: the server is draining. RetryInfo says when to try again.
+    * UNIMPLEMENTED `UNIMPLEMENTED`: this version of the server does not implement the call, or a field that was set.
     * INTERNAL `INTERNAL`: a defect of the server. RequestInfo holds the id to look for in its log.
 
     Every error carries `google.rpc.ErrorInfo` with the reason and the domain `afarensis.dev`. What belongs to another

@@ -893,7 +893,9 @@ Global___CodeInterpreterCallDelta: _TypeAlias = CodeInterpreterCallDelta  # noqa
 
 @_typing.final
 class CodeInterpreterOutputDelta(_message.Message):
-    """CodeInterpreterOutputDelta is an addition to the outputs of code. The output begins with the first delta of its index."""
+    """CodeInterpreterOutputDelta is an addition to the outputs of code. The output begins with the first delta of its
+    index.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
