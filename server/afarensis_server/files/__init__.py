@@ -1,0 +1,1 @@
+"""Files: named, verified, immutable bytes."""
