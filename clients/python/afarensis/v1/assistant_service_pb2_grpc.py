@@ -37,6 +37,7 @@ class AssistantServiceStub(object):
     * RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: the server works on as many calls or streams as it may. RetryInfo says when to
     try again.
     * UNAVAILABLE `SHUTTING_DOWN`: the server is draining. RetryInfo says when to try again.
+    * UNAVAILABLE `DATABASE_UNAVAILABLE`: the database cannot be written or read now. RetryInfo says when to try again.
     * UNIMPLEMENTED `UNIMPLEMENTED`: this version of the server does not implement the call, or a field that was set.
     * INTERNAL `INTERNAL`: a defect of the server. RequestInfo holds the id to look for in its log.
 
@@ -97,6 +98,7 @@ class AssistantServiceServicer(object):
     * RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: the server works on as many calls or streams as it may. RetryInfo says when to
     try again.
     * UNAVAILABLE `SHUTTING_DOWN`: the server is draining. RetryInfo says when to try again.
+    * UNAVAILABLE `DATABASE_UNAVAILABLE`: the database cannot be written or read now. RetryInfo says when to try again.
     * UNIMPLEMENTED `UNIMPLEMENTED`: this version of the server does not implement the call, or a field that was set.
     * INTERNAL `INTERNAL`: a defect of the server. RequestInfo holds the id to look for in its log.
 
@@ -231,6 +233,7 @@ class AssistantService(object):
     * RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: the server works on as many calls or streams as it may. RetryInfo says when to
     try again.
     * UNAVAILABLE `SHUTTING_DOWN`: the server is draining. RetryInfo says when to try again.
+    * UNAVAILABLE `DATABASE_UNAVAILABLE`: the database cannot be written or read now. RetryInfo says when to try again.
     * UNIMPLEMENTED `UNIMPLEMENTED`: this version of the server does not implement the call, or a field that was set.
     * INTERNAL `INTERNAL`: a defect of the server. RequestInfo holds the id to look for in its log.
 

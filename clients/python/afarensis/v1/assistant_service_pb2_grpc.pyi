@@ -38,6 +38,7 @@ class AssistantServiceStub:
     * RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: the server works on as many calls or streams as it may. RetryInfo says when to
       try again.
     * UNAVAILABLE `SHUTTING_DOWN`: the server is draining. RetryInfo says when to try again.
+    * UNAVAILABLE `DATABASE_UNAVAILABLE`: the database cannot be written or read now. RetryInfo says when to try again.
     * UNIMPLEMENTED `UNIMPLEMENTED`: this version of the server does not implement the call, or a field that was set.
     * INTERNAL `INTERNAL`: a defect of the server. RequestInfo holds the id to look for in its log.
 
@@ -122,6 +123,7 @@ class AssistantServiceAsyncStub(AssistantServiceStub):
     * RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: the server works on as many calls or streams as it may. RetryInfo says when to
       try again.
     * UNAVAILABLE `SHUTTING_DOWN`: the server is draining. RetryInfo says when to try again.
+    * UNAVAILABLE `DATABASE_UNAVAILABLE`: the database cannot be written or read now. RetryInfo says when to try again.
     * UNIMPLEMENTED `UNIMPLEMENTED`: this version of the server does not implement the call, or a field that was set.
     * INTERNAL `INTERNAL`: a defect of the server. RequestInfo holds the id to look for in its log.
 
@@ -202,6 +204,7 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
     * RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: the server works on as many calls or streams as it may. RetryInfo says when to
       try again.
     * UNAVAILABLE `SHUTTING_DOWN`: the server is draining. RetryInfo says when to try again.
+    * UNAVAILABLE `DATABASE_UNAVAILABLE`: the database cannot be written or read now. RetryInfo says when to try again.
     * UNIMPLEMENTED `UNIMPLEMENTED`: this version of the server does not implement the call, or a field that was set.
     * INTERNAL `INTERNAL`: a defect of the server. RequestInfo holds the id to look for in its log.
 

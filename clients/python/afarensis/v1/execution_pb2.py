@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61\x66\x61rensis/v1/execution.proto\x12\x0c\x61\x66\x61rensis.v1\x1a\x17\x61\x66\x61rensis/v1/file.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x02\n\x0e\x45xecutionEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x07started\x18\x03 \x01(\x0b\x32\x1e.afarensis.v1.ExecutionStartedH\x00\x12/\n\x06output\x18\x04 \x01(\x0b\x32\x1d.afarensis.v1.ExecutionOutputH\x00\x12\x31\n\x07\x64isplay\x18\x05 \x01(\x0b\x32\x1e.afarensis.v1.ExecutionDisplayH\x00\x12+\n\x04\x66ile\x18\x06 \x01(\x0b\x32\x1b.afarensis.v1.ExecutionFileH\x00\x12/\n\x06result\x18\x07 \x01(\x0b\x32\x1d.afarensis.v1.ExecutionResultH\x00\x42\x07\n\x05\x65vent\"<\n\x10\x45xecutionStarted\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nstate_lost\x18\x02 \x01(\x08\"b\n\x0f\x45xecutionOutput\x12*\n\x06stream\x18\x01 \x01(\x0e\x32\x1a.afarensis.v1.OutputStream\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x15\n\rdropped_bytes\x18\x03 \x01(\x03\"I\n\x10\x45xecutionDisplay\x12\x35\n\x0frepresentations\x18\x01 \x03(\x0b\x32\x1c.afarensis.v1.Representation\"b\n\x0eRepresentation\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x12\x11\n\x07\x66ile_id\x18\x04 \x01(\tH\x00\x42\t\n\x07\x63ontent\"}\n\rExecutionFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12(\n\x06\x63hange\x18\x02 \x01(\x0e\x32\x18.afarensis.v1.FileChange\x12 \n\x04\x66ile\x18\x03 \x01(\x0b\x32\x12.afarensis.v1.File\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\"\xb0\x01\n\x15\x43odeInterpreterOutput\x12/\n\x06output\x18\x01 \x01(\x0b\x32\x1d.afarensis.v1.ExecutionOutputH\x00\x12\x31\n\x07\x64isplay\x18\x02 \x01(\x0b\x32\x1e.afarensis.v1.ExecutionDisplayH\x00\x12+\n\x04\x66ile\x18\x03 \x01(\x0b\x32\x1b.afarensis.v1.ExecutionFileH\x00\x42\x06\n\x04item\"\xcc\x02\n\x0f\x45xecutionResult\x12-\n\x06status\x18\x01 \x01(\x0e\x32\x1d.afarensis.v1.ExecutionStatus\x12+\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.afarensis.v1.ExecutionError\x12\x30\n\rwall_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63pu_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11peak_memory_bytes\x18\x05 \x01(\x03\x12\x15\n\rdropped_bytes\x18\x06 \x01(\x03\x12\x12\n\nstate_lost\x18\x07 \x01(\x08\x12\x34\n\x0f\x65xceeded_limits\x18\x08 \x03(\x0b\x32\x1b.afarensis.v1.ExceededLimit\"@\n\x0e\x45xecutionError\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x11\n\ttraceback\x18\x03 \x01(\t\":\n\rExceededLimit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x03\x12\x0c\n\x04used\x18\x03 \x01(\x03*a\n\x0cOutputStream\x12\x1d\n\x19OUTPUT_STREAM_UNSPECIFIED\x10\x00\x12\x18\n\x14OUTPUT_STREAM_STDOUT\x10\x01\x12\x18\n\x14OUTPUT_STREAM_STDERR\x10\x02*u\n\nFileChange\x12\x1b\n\x17\x46ILE_CHANGE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46ILE_CHANGE_CREATED\x10\x01\x12\x18\n\x14\x46ILE_CHANGE_MODIFIED\x10\x02\x12\x17\n\x13\x46ILE_CHANGE_DELETED\x10\x03*\xef\x01\n\x0f\x45xecutionStatus\x12 \n\x1c\x45XECUTION_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45XECUTION_STATUS_OK\x10\x01\x12\x1a\n\x16\x45XECUTION_STATUS_ERROR\x10\x02\x12\x1c\n\x18\x45XECUTION_STATUS_TIMEOUT\x10\x03\x12 \n\x1c\x45XECUTION_STATUS_INTERRUPTED\x10\x04\x12\"\n\x1e\x45XECUTION_STATUS_OUT_OF_MEMORY\x10\x05\x12!\n\x1d\x45XECUTION_STATUS_SESSION_LOST\x10\x06\x42W\n\x10\x64\x65v.afarensis.v1B\x0e\x45xecutionProtoP\x01Z1afarensis.dev/clients/go/afarensis/v1;afarensisv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61\x66\x61rensis/v1/execution.proto\x12\x0c\x61\x66\x61rensis.v1\x1a\x17\x61\x66\x61rensis/v1/file.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x02\n\x0e\x45xecutionEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x07started\x18\x03 \x01(\x0b\x32\x1e.afarensis.v1.ExecutionStartedH\x00\x12/\n\x06output\x18\x04 \x01(\x0b\x32\x1d.afarensis.v1.ExecutionOutputH\x00\x12\x31\n\x07\x64isplay\x18\x05 \x01(\x0b\x32\x1e.afarensis.v1.ExecutionDisplayH\x00\x12+\n\x04\x66ile\x18\x06 \x01(\x0b\x32\x1b.afarensis.v1.ExecutionFileH\x00\x12/\n\x06result\x18\x07 \x01(\x0b\x32\x1d.afarensis.v1.ExecutionResultH\x00\x42\x07\n\x05\x65vent\"<\n\x10\x45xecutionStarted\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nstate_lost\x18\x02 \x01(\x08\"b\n\x0f\x45xecutionOutput\x12*\n\x06stream\x18\x01 \x01(\x0e\x32\x1a.afarensis.v1.OutputStream\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x15\n\rdropped_bytes\x18\x03 \x01(\x03\"I\n\x10\x45xecutionDisplay\x12\x35\n\x0frepresentations\x18\x01 \x03(\x0b\x32\x1c.afarensis.v1.Representation\"`\n\x0eRepresentation\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x12\x0f\n\x07\x66ile_id\x18\x04 \x01(\tB\t\n\x07\x63ontent\"}\n\rExecutionFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12(\n\x06\x63hange\x18\x02 \x01(\x0e\x32\x18.afarensis.v1.FileChange\x12 \n\x04\x66ile\x18\x03 \x01(\x0b\x32\x12.afarensis.v1.File\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\"\xb0\x01\n\x15\x43odeInterpreterOutput\x12/\n\x06output\x18\x01 \x01(\x0b\x32\x1d.afarensis.v1.ExecutionOutputH\x00\x12\x31\n\x07\x64isplay\x18\x02 \x01(\x0b\x32\x1e.afarensis.v1.ExecutionDisplayH\x00\x12+\n\x04\x66ile\x18\x03 \x01(\x0b\x32\x1b.afarensis.v1.ExecutionFileH\x00\x42\x06\n\x04item\"\xcc\x02\n\x0f\x45xecutionResult\x12-\n\x06status\x18\x01 \x01(\x0e\x32\x1d.afarensis.v1.ExecutionStatus\x12+\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.afarensis.v1.ExecutionError\x12\x30\n\rwall_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63pu_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11peak_memory_bytes\x18\x05 \x01(\x03\x12\x15\n\rdropped_bytes\x18\x06 \x01(\x03\x12\x12\n\nstate_lost\x18\x07 \x01(\x08\x12\x34\n\x0f\x65xceeded_limits\x18\x08 \x03(\x0b\x32\x1b.afarensis.v1.ExceededLimit\"@\n\x0e\x45xecutionError\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x11\n\ttraceback\x18\x03 \x01(\t\":\n\rExceededLimit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x03\x12\x0c\n\x04used\x18\x03 \x01(\x03*a\n\x0cOutputStream\x12\x1d\n\x19OUTPUT_STREAM_UNSPECIFIED\x10\x00\x12\x18\n\x14OUTPUT_STREAM_STDOUT\x10\x01\x12\x18\n\x14OUTPUT_STREAM_STDERR\x10\x02*u\n\nFileChange\x12\x1b\n\x17\x46ILE_CHANGE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46ILE_CHANGE_CREATED\x10\x01\x12\x18\n\x14\x46ILE_CHANGE_MODIFIED\x10\x02\x12\x17\n\x13\x46ILE_CHANGE_DELETED\x10\x03*\xef\x01\n\x0f\x45xecutionStatus\x12 \n\x1c\x45XECUTION_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45XECUTION_STATUS_OK\x10\x01\x12\x1a\n\x16\x45XECUTION_STATUS_ERROR\x10\x02\x12\x1c\n\x18\x45XECUTION_STATUS_TIMEOUT\x10\x03\x12 \n\x1c\x45XECUTION_STATUS_INTERRUPTED\x10\x04\x12\"\n\x1e\x45XECUTION_STATUS_OUT_OF_MEMORY\x10\x05\x12!\n\x1d\x45XECUTION_STATUS_SESSION_LOST\x10\x06\x42W\n\x10\x64\x65v.afarensis.v1B\x0e\x45xecutionProtoP\x01Z1afarensis.dev/clients/go/afarensis/v1;afarensisv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'afarensis.v1.execution_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020dev.afarensis.v1B\016ExecutionProtoP\001Z1afarensis.dev/clients/go/afarensis/v1;afarensisv1'
-  _globals['_OUTPUTSTREAM']._serialized_start=1580
-  _globals['_OUTPUTSTREAM']._serialized_end=1677
-  _globals['_FILECHANGE']._serialized_start=1679
-  _globals['_FILECHANGE']._serialized_end=1796
-  _globals['_EXECUTIONSTATUS']._serialized_start=1799
-  _globals['_EXECUTIONSTATUS']._serialized_end=2038
+  _globals['_OUTPUTSTREAM']._serialized_start=1578
+  _globals['_OUTPUTSTREAM']._serialized_end=1675
+  _globals['_FILECHANGE']._serialized_start=1677
+  _globals['_FILECHANGE']._serialized_end=1794
+  _globals['_EXECUTIONSTATUS']._serialized_start=1797
+  _globals['_EXECUTIONSTATUS']._serialized_end=2036
   _globals['_EXECUTIONEVENT']._serialized_start=137
   _globals['_EXECUTIONEVENT']._serialized_end=474
   _globals['_EXECUTIONSTARTED']._serialized_start=476
@@ -50,15 +50,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONDISPLAY']._serialized_start=638
   _globals['_EXECUTIONDISPLAY']._serialized_end=711
   _globals['_REPRESENTATION']._serialized_start=713
-  _globals['_REPRESENTATION']._serialized_end=811
-  _globals['_EXECUTIONFILE']._serialized_start=813
-  _globals['_EXECUTIONFILE']._serialized_end=938
-  _globals['_CODEINTERPRETEROUTPUT']._serialized_start=941
-  _globals['_CODEINTERPRETEROUTPUT']._serialized_end=1117
-  _globals['_EXECUTIONRESULT']._serialized_start=1120
-  _globals['_EXECUTIONRESULT']._serialized_end=1452
-  _globals['_EXECUTIONERROR']._serialized_start=1454
-  _globals['_EXECUTIONERROR']._serialized_end=1518
-  _globals['_EXCEEDEDLIMIT']._serialized_start=1520
-  _globals['_EXCEEDEDLIMIT']._serialized_end=1578
+  _globals['_REPRESENTATION']._serialized_end=809
+  _globals['_EXECUTIONFILE']._serialized_start=811
+  _globals['_EXECUTIONFILE']._serialized_end=936
+  _globals['_CODEINTERPRETEROUTPUT']._serialized_start=939
+  _globals['_CODEINTERPRETEROUTPUT']._serialized_end=1115
+  _globals['_EXECUTIONRESULT']._serialized_start=1118
+  _globals['_EXECUTIONRESULT']._serialized_end=1450
+  _globals['_EXECUTIONERROR']._serialized_start=1452
+  _globals['_EXECUTIONERROR']._serialized_end=1516
+  _globals['_EXCEEDEDLIMIT']._serialized_start=1518
+  _globals['_EXCEEDEDLIMIT']._serialized_end=1576
 # @@protoc_insertion_point(module_scope)

@@ -265,7 +265,7 @@ Global___ExecutionDisplay: _TypeAlias = ExecutionDisplay  # noqa: Y015
 
 @_typing.final
 class Representation(_message.Message):
-    """Representation is one form of a value."""
+    """Representation is one form of a value. It comes in place, as a file, or both."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -280,7 +280,7 @@ class Representation(_message.Message):
     data: _builtins.bytes
     """Bytes, where it is not."""
     file_id: _builtins.str
-    """The id of a file with the content."""
+    """The id of a file with the content. Set for images, and for whatever is too large to come in place. Empty otherwise."""
     def __init__(
         self,
         *,
@@ -289,11 +289,11 @@ class Representation(_message.Message):
         data: _builtins.bytes = ...,
         file_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "file_id", b"file_id", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "file_id", b"file_id", "media_type", b"media_type", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "data", "file_id"]  # noqa: Y015
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "data"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
