@@ -21,6 +21,8 @@ from ..errors import FileTooLarge
 
 #: Bytes handed to a thread at once. A hop costs about 0.1 ms, which 64 KiB (the usual message) would not be worth.
 _WRITE_BYTES = 1024 * 1024
+#: Chunks handed to a thread at once: small ones must not gather in masses.
+_WRITE_CHUNKS = 64
 #: Bytes of one read, which is also one message of a download.
 READ_BYTES = 256 * 1024
 
@@ -156,37 +158,39 @@ class _Incoming:
 
     async def receive(self, chunks: AsyncIterable[bytes]) -> None:
         """Hash and write in a thread while the next batch comes in; memory for two batches is all it takes."""
-        batch = bytearray()
+        batch: list[bytes] = []
+        batch_bytes = 0
         writing: asyncio.Task[None] | None = None
         try:
             async for chunk in chunks:
                 self.size_bytes += len(chunk)
                 if self.size_bytes > self._limit_bytes:
                     raise FileTooLarge(limit_bytes=self._limit_bytes, hint="Nothing was stored.")
-                batch += chunk
-                if len(batch) >= _WRITE_BYTES:
+                batch.append(chunk)
+                batch_bytes += len(chunk)
+                if batch_bytes >= _WRITE_BYTES or len(batch) >= _WRITE_CHUNKS:
                     if writing is not None:
                         await writing
                     writing = asyncio.create_task(asyncio.to_thread(self._write, batch))
-                    batch = bytearray()
+                    batch, batch_bytes = [], 0
         finally:
             if writing is not None:
                 await writing
         # Perhaps of no bytes: then it makes the empty file.
         await asyncio.to_thread(self._write, batch)
 
-    def _write(self, batch: bytearray) -> None:
+    def _write(self, batch: list[bytes]) -> None:
         with self._lock:
             if self._discarded:
                 return
             if self._descriptor is None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._descriptor = os.open(self._path, flags, 0o600)
-            self._digest.update(batch)
-            with memoryview(batch) as rest:
-                written = 0
-                while written < len(rest):
-                    written += os.write(self._descriptor, rest[written:])
+            for chunk in batch:
+                self._digest.update(chunk)
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
 
     async def keep(self) -> None:
         await asyncio.to_thread(self._link)
