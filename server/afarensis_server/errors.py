@@ -65,6 +65,10 @@ class Unavailable(DomainError, reason="UNAVAILABLE"):
     retry_seconds: float = 1.0
 
 
+class Unimplemented(DomainError, reason="UNIMPLEMENTED"):
+    """{method} is part of the contract, but this version of the server does not implement it yet."""
+
+
 # --- not found ---------------------------------------------------------------------------------------------------------
 
 
@@ -120,6 +124,27 @@ class InvalidFields(InvalidArgument, reason="INVALID_FIELDS"):
 class PageTokenInvalid(InvalidArgument, reason="PAGE_TOKEN_INVALID"):
     """The page token does not belong to this list. Pass a next_page_token of the same call with the same filters and
     order, or none to start from the beginning."""
+
+
+class UpdateMaskInvalid(InvalidArgument, reason="UPDATE_MASK_INVALID"):
+    """Invalid 'update_mask': '{path}' cannot be updated. Use names among {allowed}, or '*' for all of them."""
+
+    def __init__(self, path: str, allowed: Sequence[str]) -> None:
+        super().__init__(path=path, allowed=", ".join(f"'{name}'" for name in allowed))
+        self.violations = (FieldViolation("update_mask", "INVALID_VALUE", str(self)),)
+
+
+class UploadMalformed(InvalidArgument, reason="UPLOAD_MALFORMED"):
+    """{problem} The first message of an upload holds the metadata, all others data."""
+
+
+class RequestMalformed(InvalidArgument, reason="REQUEST_MALFORMED"):
+    """The request is not a valid {message}. {problem}"""
+
+
+class ModelUnknown(InvalidArgument, reason="MODEL_UNKNOWN"):
+    """The model '{model}' is not available. Without a language model this server has only 'direct'; to use others, set
+    AFARENSIS_OPENAI_BASE_URL (and AFARENSIS_OPENAI_API_KEY if the endpoint wants a key) and restart it."""
 
 
 class ContentMismatch(InvalidArgument, reason="CONTENT_MISMATCH"):
@@ -181,6 +206,13 @@ class FileTooLarge(ResourceExhausted, reason="FILE_TOO_LARGE"):
     """The file is larger than the limit of {limit_bytes} bytes. {hint}"""
 
 
+class TooManyCalls(ResourceExhausted, reason="TOO_MANY_CALLS"):
+    """The server is working on {limit} {kind} already. Try again when some have ended, or raise the limit
+    server.max_{kind}."""
+
+    retry_seconds = 1.0
+
+
 class SandboxCapacity(ResourceExhausted, reason="SANDBOX_CAPACITY"):
     """All places for sessions are taken. Try again when another session has ended, or raise the limit
     sandbox.max_sessions."""
@@ -199,3 +231,7 @@ class SandboxDown(Unavailable, reason="SANDBOX_UNAVAILABLE"):
     """No sandbox can be opened: {detail}"""
 
     retry_seconds = 5.0
+
+
+class DatabaseUnavailable(Unavailable, reason="DATABASE_UNAVAILABLE"):
+    """The database cannot be used at the moment: {detail}. Nothing was changed; try again."""

@@ -4,14 +4,14 @@ A model gets the whole prompt with every call and keeps nothing between calls.
 """
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from ...domain.runs import RunError, RunErrorCode, Usage
 from ...domain.tools import ResponseFormat, Tool, ToolChoice
 
-# --- the prompt --------------------------------------------------------------------------------------------------------
+# --- the prompt -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class ModelRequest:
     model: str
     messages: tuple[PromptMessage, ...]
     tools: tuple[Tool, ...] = ()
-    tool_choice: ToolChoice = ToolChoice()
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
     parallel_tool_calls: bool = True
     temperature: float | None = None
     top_p: float | None = None
@@ -102,7 +102,7 @@ class ModelRequest:
     code_seconds: float = 120
 
 
-# --- the answer --------------------------------------------------------------------------------------------------------
+# --- the answer -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,8 @@ class RefusalDelta:
 class ToolCallDelta:
     """A piece of the call ``index`` of this answer.
 
-    The first piece of a call has its ``id`` and ``name``, later ones None; each adds to the arguments. Calls come one
-    after another: a piece of the next call means that the one before is complete.
+    The first piece of a call has its ``id`` and ``name``, later ones None; each adds to the arguments. Indexes start at
+    0 and have no gaps.
     """
 
     index: int
