@@ -11,6 +11,8 @@ from pydantic import Field
 class CodeInterpreterTool:
     """Python in the thread's session."""
 
+    #: Seconds that one execution may take; None takes the server's setting.
+    execution_timeout_seconds: float | None = None
     type: Literal["code_interpreter"] = "code_interpreter"
 
 

@@ -1,0 +1,68 @@
+"""What all converters share: times and enums."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ...validation import Reason, Violations
+
+D = TypeVar("D", bound=StrEnum)
+V = TypeVar("V", bound=int)
+V_co = TypeVar("V_co", bound=int, covariant=True)
+
+_NANOSECONDS = 1_000_000_000
+#: What google.protobuf.Duration allows, about 10,000 years.
+_MAX_DURATION_SECONDS = 315_576_000_000
+
+
+class ProtoEnum(Protocol[V_co]):
+    """A generated enum."""
+
+    def Value(self, name: str) -> V_co: ...  # noqa: N802  # protobuf's name
+
+
+def enum_numbers(generated: ProtoEnum[V], prefix: str, values: type[D]) -> dict[D, V]:
+    """The number of each domain value, found by its name. Fails at import when the contract lacks one."""
+    return {value: generated.Value(prefix + value.name) for value in values}
+
+
+def inverse(numbers: Mapping[D, V]) -> dict[int, D]:
+    return {number: value for value, number in numbers.items()}
+
+
+def enum_value(
+    number: int, values: Mapping[int, D], path: str, found: Violations, default: D | None = None
+) -> D | None:
+    """The domain value of an enum's number; 0 is ``default``."""
+    if number in values:
+        return values[number]
+    if number != 0:
+        found.add(path, Reason.INVALID_VALUE, f"Invalid '{path}': {number} is not a value of this enum.")
+    return default
+
+
+def timestamp_message(time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(time.astimezone(UTC))
+    return message
+
+
+def duration_message(seconds: float) -> Duration:
+    message = Duration()
+    message.FromNanoseconds(round(seconds * _NANOSECONDS))
+    return message
+
+
+def seconds_value(duration: Duration, path: str, found: Violations) -> float:
+    """The seconds of a duration, which a client may have filled with anything."""
+    seconds, nanos = duration.seconds, duration.nanos
+    if abs(seconds) > _MAX_DURATION_SECONDS or abs(nanos) >= _NANOSECONDS or seconds * nanos < 0:
+        found.add(path, Reason.INVALID_VALUE, f"Invalid '{path}': not a valid duration.")
+        return 0.0
+    return seconds + nanos / _NANOSECONDS
