@@ -80,7 +80,7 @@ class GuestDied(Exception):
 class Guest:
     """A running guest."""
 
-    def __init__(self, directory: Path, python: str | None = None, *, isolated: bool = True) -> None:
+    def __init__(self, directory: Path, cache: Path, python: list[str] | None = None) -> None:
         link = directory / "path" / "afarensis_guest"
         link.parent.mkdir()
         link.symlink_to(GUEST)
@@ -90,7 +90,7 @@ class Guest:
         self._stderr, stderr = os.pipe()
         self._control, control = socket.socketpair()
         self.process = subprocess.Popen(
-            [python or guest_python(), "-I", "-B", "-c", START, str(link.parent), str(control.fileno())],
+            [*(python or [guest_python(), "-I"]), "-B", "-c", START, str(link.parent), str(control.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
@@ -100,7 +100,7 @@ class Guest:
                 "HOME": str(self.data),
                 "PATH": os.environ["PATH"],
                 "OPENBLAS_NUM_THREADS": "1",
-                "MPLCONFIGDIR": str(REPOSITORY / ".cache" / "matplotlib"),
+                "MPLCONFIGDIR": str(cache),
             },
         )
         os.close(stdout)
@@ -142,15 +142,14 @@ class Guest:
     def close(self) -> int:
         """End the guest the way the host does, and return its exit status."""
         self._control.close()
+        for descriptor in (self._stdout, self._stderr):
+            os.close(descriptor)
         try:
             return self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            raise
-        finally:
             self.process.wait()
-            for descriptor in (self._stdout, self._stderr):
-                os.close(descriptor)
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -17,11 +17,13 @@ from .display import Displays
 from .figures import Figures
 from .interrupts import Interrupts
 from .magics import Magics
+from .plaintext import class_name
 from .tracebacks import describe, register_cell
 
 #: The flags of ``from __future__ import``, which stay on in later cells.
 _FUTURE_FLAGS = sum({getattr(__future__, name).compiler_flag for name in __future__.all_feature_names})
 
+UNKNOWN_TEXT = "The code raised an error that cannot be shown."
 INTERRUPTED_TEXT = "The execution was interrupted."
 
 
@@ -55,11 +57,17 @@ class Cells:
         self._count += 1
         # Warnings are shown once a line, and the lines of every cell are counted anew.
         self._module.__dict__.pop("__warningregistry__", None)
+        # As Python's own reader does it, so that everybody counts the same lines.
+        source = source.replace("\r\n", "\n").replace("\r", "\n")
         name = register_cell(self._count, source)
         try:
             self._interrupts.run(partial(self._run, source, name))
         except BaseException as error:
-            return self._failed(error)
+            try:
+                return self._failed(error)
+            except Exception:
+                # An error that fails while it is looked at; its class is all that can be told.
+                return Outcome("error", {"name": class_name(error), "value": UNKNOWN_TEXT, "traceback": UNKNOWN_TEXT})
         return Outcome("ok")
 
     def _run(self, source: str, name: str) -> None:
@@ -91,7 +99,7 @@ class Cells:
         return code
 
     def _evaluate(self, code: CodeType) -> object:
-        value = eval(code, self._module.__dict__)
+        value = eval(code, self._module.__dict__)  # noqa: S307  # running the user's code is what this is for
         return self._await(value) if code.co_flags & inspect.CO_COROUTINE else value
 
     def _await(self, coroutine: Coroutine[Any, Any, object]) -> object:

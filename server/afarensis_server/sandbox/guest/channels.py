@@ -7,7 +7,9 @@ it.
 
 import ctypes
 import fcntl
+import io
 import os
+import resource
 import socket
 import sys
 import termios
@@ -15,7 +17,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
+from .frames import encode
 from .interrupts import Interrupts
 from .streams import OutputStream
 
@@ -33,7 +37,9 @@ HIGH_DESCRIPTOR = 200
 
 def move_high(descriptor: int) -> int:
     """A copy of the descriptor under a high number, closed on exec."""
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH_DESCRIPTOR)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = HIGH_DESCRIPTOR if limit == resource.RLIM_INFINITY else min(HIGH_DESCRIPTOR, limit // 2)
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
 
 
 class _Pipe:
@@ -74,9 +80,12 @@ class Channels:
         self._flush_native = _native_flush()
         #: What was written to last, as something to wait for; None when all was read.
         self._last: Callable[[], bool] | None = None
+        #: The request whose cell runs.
+        self._request: int | None = None
         #: This process was forked by user code; it is not the one that the host knows.
         self.in_child = False
         self._open_streams()
+        _restore_stdin()
         os.register_at_fork(
             before=self._before_fork, after_in_parent=self._lock.release, after_in_child=self._after_fork_in_child
         )
@@ -96,24 +105,29 @@ class Channels:
         with self._interrupts:
             self._flusher.wake()
 
-    def send(self, frame: bytes) -> None:
-        """Send a frame after all that was printed before it. In a forked child nothing happens."""
-        if self.in_child:
-            return
+    def greet(self) -> None:
+        """Tell the host that requests are welcome."""
         with self._interrupts, self._lock:
-            self._flush_both()
-            self._drain()
-            self.stdout.behind = self.stderr.behind = True
-            self._control.sendall(frame)
-            self._last = self._control_drained
+            self._send({"type": "ready"})
+
+    def begin(self, request: int) -> None:
+        """Frames belong to this request from now on."""
+        with self._interrupts, self._lock:
+            self._request = request
+
+    def send_display(self, header: dict[str, Any], body: bytes) -> None:
+        """Send a display after all that was printed before it. Without a request, or in a forked child, it is lost."""
+        with self._interrupts, self._lock:
+            if self._request is not None and not self.in_child:
+                self._send(header | {"id": self._request}, body)
 
     def flush(self) -> None:
         """Pass on what was printed so far; called before a child process gets to write to the same pipes."""
         with self._interrupts, self._lock:
             self._flush_both()
 
-    def finish(self) -> None:
-        """At the end of a cell: flush everything, C's buffers too, and undo what user code did to the streams."""
+    def finish(self, result: dict[str, Any]) -> None:
+        """Flush all output, C's too, undo what user code did to the streams, and send the request's result."""
         with self._interrupts, self._lock:
             self._flush_both()
             for pipe in self._pipes:
@@ -126,6 +140,16 @@ class Channels:
                 _wait(pipe.drained)
             self._last = None
             self._restore_streams()
+            if not self.in_child:
+                self._send({"type": "result", "id": self._request} | result)
+            self._request = None
+
+    def _send(self, header: dict[str, Any], body: bytes = b"") -> None:
+        self._flush_both()
+        self._drain()
+        self.stdout.behind = self.stderr.behind = True
+        self._control.sendall(encode(header, body))
+        self._last = self._control_drained
 
     def _drain(self) -> None:
         if self._last is not None:
@@ -144,24 +168,20 @@ class Channels:
         self.stderr = OutputStream(2, "<stderr>", self)
         sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[misc]  # the docs call them final; the old ones are gone
         sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc]
-        sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
 
     def _restore_streams(self) -> None:
-        for replaced in (sys.stdout, sys.stderr):
+        replaced: Any
+        for replaced in (getattr(sys, "stdout", None), getattr(sys, "stderr", None)):
             if replaced is not self.stdout and replaced is not self.stderr:
                 # An object of the user's own, which may be anything; what it cannot flush is lost with it.
                 with suppress(Exception):
                     replaced.flush()
-        try:
-            os.fstat(0)
-        except OSError:
-            null = os.open(os.devnull, os.O_RDONLY)
-            if null != 0:
-                os.dup2(null, 0)
-                os.close(null)
-        if self.stdout.closed or self.stderr.closed or sys.stdin is None or sys.stdin.closed:
+        if self.stdout.is_broken() or self.stderr.is_broken():
             self._open_streams()
+        self.stdout.restore()
+        self.stderr.restore()
         sys.stdout, sys.stderr = self.stdout, self.stderr
+        _restore_stdin()
 
     def _before_fork(self) -> None:
         # The child must find the lock free and the buffers empty. The flusher ends, so that Python does not warn of a
@@ -220,6 +240,20 @@ class _Flusher:
             if halt.acquire(timeout=FLUSH_SECONDS):
                 return
             self._flush()
+
+
+def _restore_stdin() -> None:
+    try:
+        os.fstat(0)
+    except OSError:
+        null = os.open(os.devnull, os.O_RDONLY)
+        if null != 0:
+            os.dup2(null, 0)
+            os.close(null)
+    stdin = getattr(sys, "stdin", None)
+    if not isinstance(stdin, io.TextIOBase) or stdin.closed or stdin is not sys.__stdin__:
+        stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # it stays open as long as the process
+        sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]  # as above
 
 
 def _release(lock: threading.Lock) -> None:

@@ -1,17 +1,13 @@
 """Displayed values as representations: every form of one value at once, as Jupyter's mimebundles have them."""
 
 import base64
-import itertools
 import json
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import frames
 from .limits import (
     MAX_BODY,
-    MAX_ELEMENTS,
     MAX_MEDIA_TYPE,
     MAX_PLAIN,
     MAX_REPRESENTATIONS,
@@ -19,6 +15,7 @@ from .limits import (
     clean,
     shorten,
 )
+from .plaintext import plain_text
 
 PLAIN = "text/plain"
 
@@ -44,12 +41,10 @@ class Representation:
 
 
 class Displays:
-    """Sends displays for the cell that runs; without one, or in a forked child, they are lost."""
+    """Turns values into display frames for the cell that runs."""
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
+    def __init__(self, send: Callable[[dict[str, Any], bytes], None]) -> None:
         self._send = send
-        #: The request whose cell runs.
-        self.request: int | None = None
 
     def show(self, value: object) -> None:
         """Display one value in all its forms."""
@@ -60,31 +55,27 @@ class Displays:
         self.show_representations(fit(_from_bundle(bundle)))
 
     def show_representations(self, representations: list[Representation]) -> None:
-        request = self.request
-        if request is None or not representations:
+        if not representations:
             return
-        header = {
-            "type": "display",
-            "id": request,
-            "representations": [
-                {"media_type": one.media_type, "length": len(one.data), "text": one.text} for one in representations
-            ],
-        }
-        self._send(frames.encode(header, b"".join(one.data for one in representations)))
+        described = [
+            {"media_type": one.media_type, "length": len(one.data), "text": one.text} for one in representations
+        ]
+        header = {"type": "display", "representations": described}
+        self._send(header, b"".join(one.data for one in representations))
 
 
 def represent(value: object) -> list[Representation]:
     """All forms of a value, richest first; the last is text/plain. A form that fails to be made is left out."""
     found: dict[str, Representation] = {}
-    if not isinstance(value, type):
+    if not issubclass(type(value), type):  # not isinstance(): it asks the value, which may be a proxy that fails
         for one in _from_bundle(_mimebundle(value)):
             found[one.media_type] = one
         for media_type, method in METHODS:
             if media_type in found or (media_type == "image/jpeg" and "image/png" in found):
                 continue
-            made = _call(value, method)
-            if made is not None and (one := _representation(media_type, made)) is not None:
-                found[media_type] = one
+            form = _representation(media_type, _call(value, method))
+            if form is not None:
+                found[media_type] = form
     plain = found.pop(PLAIN, None) or Representation(PLAIN, plain_text(value).encode(), text=True)
     return fit([*found.values(), plain])
 
@@ -106,35 +97,6 @@ def fit(representations: list[Representation], max_body: int = MAX_BODY) -> list
         kept = [one for one in kept if one.media_type != PLAIN]
         kept.append(Representation(PLAIN, "\n".join([plain, *notes]).strip().encode(), text=True))
     return kept
-
-
-def plain_text(value: object) -> str:
-    """``repr`` of the value, bounded in length and never failing."""
-    try:
-        return shorten(clean(_bounded_repr(value)), MAX_PLAIN)
-    except Exception as error:
-        return f"<{type(value).__name__} object whose repr failed: {_name_and_text(error)}>"
-
-
-def _name_and_text(error: Exception) -> str:
-    try:
-        return shorten(clean(f"{type(error).__name__}: {error}"), 200)
-    except Exception:
-        return type(error).__name__  # even its text fails
-
-
-def _bounded_repr(value: object) -> str:
-    """``repr``, but of the first elements alone where a built-in container or string is very long."""
-    if type(value) in (str, bytes, bytearray) and len(value) > MAX_PLAIN:  # type: ignore[arg-type]  # just checked
-        return f"{value[:MAX_PLAIN]!r} ... ({len(value)} in all)"  # type: ignore[index,arg-type]
-    if type(value) in (list, tuple, set, frozenset, deque) and len(value) > MAX_ELEMENTS:  # type: ignore[arg-type]
-        shown = ", ".join(_bounded_repr(one) for one in itertools.islice(value, MAX_ELEMENTS))  # type: ignore[call-overload]
-        return f"{type(value).__name__} of {len(value)}: [{shown}, ...]"  # type: ignore[arg-type]
-    if type(value) is dict and len(value) > MAX_ELEMENTS:
-        first = itertools.islice(value.items(), MAX_ELEMENTS)
-        shown = ", ".join(f"{_bounded_repr(key)}: {_bounded_repr(one)}" for key, one in first)
-        return f"dict of {len(value)}: {{{shown}, ...}}"
-    return repr(value)
 
 
 def _method(value: object, name: str) -> Callable[..., object] | None:
@@ -166,7 +128,7 @@ def _mimebundle(value: object) -> Mapping[str, object]:
 
 
 def _from_bundle(bundle: Mapping[str, object]) -> list[Representation]:
-    made = (_representation(media_type, data) for media_type, data in bundle.items() if data is not None)
+    made = (_representation(media_type, data) for media_type, data in bundle.items())
     # text/plain last; application/vnd.* forms are made for one viewer and the richest.
     ranks = {media_type: rank for rank, (media_type, _) in enumerate(METHODS)}
     known = [one for one in made if one is not None]
@@ -174,7 +136,12 @@ def _from_bundle(bundle: Mapping[str, object]) -> list[Representation]:
 
 
 def _representation(media_type: object, made: Any) -> Representation | None:
-    if not isinstance(media_type, str) or not media_type.isascii() or not 0 < len(media_type) <= MAX_MEDIA_TYPE:
+    if (
+        made is None
+        or not isinstance(media_type, str)
+        or not media_type.isascii()
+        or not 0 < len(media_type) <= MAX_MEDIA_TYPE
+    ):
         return None
     if isinstance(made, bytes | bytearray | memoryview):
         return Representation(media_type, bytes(made), text=_is_textual(media_type))

@@ -5,7 +5,8 @@ import io
 import sys
 from typing import Any
 
-from .display import PLAIN, Displays, Representation, fit, plain_text
+from .display import PLAIN, Displays, Representation, fit
+from .plaintext import plain_text
 
 
 class Figures:
@@ -52,7 +53,8 @@ class Figures:
 
     def is_figure(self, value: object) -> bool:
         figure = sys.modules.get("matplotlib.figure")
-        return figure is not None and isinstance(value, getattr(figure, "Figure", ()))
+        # Not isinstance(): it asks the value, which may be a proxy that fails.
+        return figure is not None and issubclass(type(value), getattr(figure, "Figure", ()))
 
     def show(self, figure: Any) -> None:
         """Display one figure as PNG and close it, so that it is not shown again. An empty one is not shown."""
@@ -60,9 +62,9 @@ class Figures:
             if len(figure.get_children()) > 1:  # the background patch is always there
                 self._displays.show_representations(self._draw(figure))
         except Exception as error:
-            print(f"A figure could not be drawn: {type(error).__name__}: {error}", file=sys.stderr)
+            sys.stderr.write(f"A figure could not be drawn: {type(error).__name__}: {error}\n")
         finally:
-            sys.modules["matplotlib.pyplot"].close(figure)  # type: ignore[attr-defined]
+            sys.modules["matplotlib.pyplot"].close(figure)
 
     def _draw(self, figure: Any) -> list[Representation]:
         buffer = io.BytesIO()

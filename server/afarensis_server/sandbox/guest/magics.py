@@ -7,6 +7,7 @@ looks like one of them, and the rest is left to the parser; a ``%`` inside an ex
 import ast
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -22,6 +23,8 @@ from .display import Displays
 HANDLER = "__afarensis_magic__"
 
 _LINE = re.compile(r"^(?P<indent>\s*)(?:(?P<target>[A-Za-z_][\w.,\s]*?)\s*=\s*)?(?P<mark>!!?|%)(?P<rest>[^\n]*)$")
+#: Up to the magic of a whole cell: it may follow blank lines and comments alone.
+_CELL = re.compile(r"(?:\s*(?:#[^\n]*)?\n)*\s*%%")
 _NAMES = re.compile(r"\$\$|\$(?P<name>[A-Za-z_]\w*)|\{(?P<expression>[^{}]+)\}")
 _INSTALL = re.compile(r"^\s*(?:\S*python\S*\s+-m\s+)?(?:pip|conda|mamba|uv|apt|apt-get)\d?\s+(?:\S+\s+)*?install\b")
 
@@ -48,7 +51,7 @@ class Magics:
             "cd": self._cd,
             "conda": self._install,
             "env": self._env,
-            "ls": lambda rest: self._shell("ls " + rest),
+            "ls": self._ls,
             "matplotlib": lambda rest: None,  # figures are shown anyway
             "pip": self._install,
             "pwd": lambda rest: str(Path.cwd()),
@@ -56,8 +59,8 @@ class Magics:
             "timeit": self._timeit,
         }
         self._cell_magics: dict[str, Callable[[str, str], object]] = {
-            "bash": lambda rest, body: self._shell(body),
-            "sh": lambda rest, body: self._shell(body),
+            "bash": self._script,
+            "sh": self._script,
             "time": lambda rest, body: self._time(body),
             "timeit": self._timeit_cell,
             "writefile": self._writefile,
@@ -65,8 +68,8 @@ class Magics:
 
     def rewrite(self, source: str, filename: str) -> str:
         """The source with its magic lines as calls. Lines keep their numbers. Other syntax errors are left in."""
-        if source.lstrip().startswith("%%"):
-            return self._rewrite_cell(source)
+        if (start := _CELL.match(source)) is not None:
+            return self._rewrite_cell(source, start.end())
         lines: list[str] | None = None
         while True:
             try:
@@ -89,7 +92,8 @@ class Magics:
         if mark.startswith("!"):
             if assigned or mark == "!!":
                 return self._capture(rest)
-            return self._shell(rest)
+            self._shell(rest)
+            return None
         name, _, rest = rest.strip().partition(" ")
         if body is not None:
             if name not in self._cell_magics:
@@ -108,9 +112,9 @@ class Magics:
         prefix = match["indent"] + (f"{target} = " if target else "")
         return f"{prefix}{HANDLER}({match['mark']!r}, {match['rest']!r}, assigned={target is not None})"
 
-    def _rewrite_cell(self, source: str) -> str:
-        before, _, rest = source.partition("%%")
-        head, _, body = rest.partition("\n")
+    def _rewrite_cell(self, source: str, start: int) -> str:
+        before = source[:start]
+        head, _, body = source[start:].partition("\n")
         self._namespace[HANDLER] = self.run
         return "\n" * before.count("\n") + f"{HANDLER}('%%', {head!r}, {body!r})"
 
@@ -130,7 +134,7 @@ class Magics:
                 tree = ast.parse(expression.strip(), mode="eval")
                 names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
                 if names and names <= self._namespace.keys():
-                    return str(eval(compile(tree, "<magic>", "eval"), self._namespace))
+                    return str(eval(compile(tree, "<magic>", "eval"), self._namespace))  # noqa: S307  # asked for
             except Exception:
                 return match[0]  # not Python: awk's braces, for one
             return match[0]
@@ -139,10 +143,16 @@ class Magics:
 
     def _shell(self, command: str) -> None:
         if _INSTALL.match(command):
-            print(NO_INSTALL)
+            _say(NO_INSTALL)
             return
         process = self._start(command, None)
         self._namespace["_exit_code"] = self._finish(process, process.wait)
+
+    def _script(self, _rest: str, body: str) -> None:
+        self._shell(body)
+
+    def _ls(self, rest: str) -> None:
+        self._shell(f"ls {rest}")
 
     def _capture(self, command: str) -> list[str]:
         process = self._start(command, subprocess.PIPE)
@@ -151,7 +161,7 @@ class Magics:
 
     def _start(self, command: str, stdout: int | None) -> subprocess.Popen[bytes]:
         # A group of its own: an interrupt must end the command and all that it started.
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603  # a shell command is what the user wants to run
             ["/bin/sh", "-c", self._expand(command)], stdin=subprocess.DEVNULL, stdout=stdout, process_group=0
         )
 
@@ -171,13 +181,14 @@ class Magics:
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         body = compile(tree, "<timed code>", "exec")
         expression = compile(ast.Expression(last.value), "<timed code>", "eval") if isinstance(last, ast.Expr) else None
-        cpu, wall = os.times(), time.perf_counter()
-        exec(body, namespace)
-        value = eval(expression, namespace) if expression is not None else None
+        before, wall = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        exec(body, namespace)  # noqa: S102  # as everywhere in the guest: it is the user's code
+        value = eval(expression, namespace) if expression is not None else None  # noqa: S307  # the same
         wall = time.perf_counter() - wall
-        user, system = (after - before for after, before in zip(os.times()[:2], cpu[:2], strict=True))
-        print(f"CPU times: user {_duration(user)}, sys: {_duration(system)}, total: {_duration(user + system)}")
-        print(f"Wall time: {_duration(wall)}")
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+        _say(f"CPU times: user {_duration(user)}, sys: {_duration(system)}, total: {_duration(user + system)}")
+        _say(f"Wall time: {_duration(wall)}")
         return value
 
     def _timeit(self, code: str, setup: str = "pass") -> None:
@@ -193,7 +204,7 @@ class Magics:
         runs = [one / number for one in timer.repeat(repeat, number)]
         mean = sum(runs) / len(runs)
         deviation = (sum((one - mean) ** 2 for one in runs) / len(runs)) ** 0.5
-        print(
+        _say(
             f"{_duration(mean)} ± {_duration(deviation)} per loop "
             f"(mean ± std. dev. of {repeat} runs, {number:,} loops each)"
         )
@@ -207,14 +218,14 @@ class Magics:
         if rest.startswith(("list", "freeze", "show", "--version")):
             self._shell(f"{sys.executable} -m pip {rest}")
         else:
-            print(NO_INSTALL)
+            _say(NO_INSTALL)
 
     def _path(self, text: str) -> Path:
         return Path(self._expand(text).strip("'\"")).expanduser()
 
     def _cd(self, rest: str) -> None:
         os.chdir(self._path(rest or "~"))
-        print(Path.cwd())
+        _say(Path.cwd())
 
     def _env(self, rest: str) -> object:
         if not rest:
@@ -234,7 +245,11 @@ class Magics:
         existed = path.exists()
         with path.open("a" if append else "w", encoding="utf-8") as file:
             file.write(body)
-        print(f"{'Appending to' if append else 'Overwriting' if existed else 'Writing'} {path}")
+        _say(f"{'Appending to' if append else 'Overwriting' if existed else 'Writing'} {path}")
+
+
+def _say(text: object) -> None:
+    sys.stdout.write(f"{text}\n")
 
 
 def _duration(seconds: float) -> str:

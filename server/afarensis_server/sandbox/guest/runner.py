@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,13 +20,17 @@ from .cells import Cells
 from .channels import Channels, move_high
 from .display import Displays
 from .figures import Figures
-from .frames import FrameBuffer, FrameError, encode
+from .frames import FrameBuffer, FrameError
 from .interrupts import Interrupts
 from .limits import MAX_REQUEST
 from .warmup import prepare
 
 __all__ = ["prepare", "serve"]
 
+#: The real one: for user code it is replaced by one that flushes, which could wait for a thread.
+_exit = os._exit
+#: The exit status when the guest itself failed, with the traceback on descriptor 2.
+INTERNAL_ERROR_STATUS = 70
 #: Bytes read from the control socket at a time.
 READ_SIZE = 64 * 1024
 
@@ -50,10 +56,10 @@ class Runner:
         interrupts = Interrupts()
         self._interrupts = interrupts
         self._channels = Channels(control, interrupts)
-        self._displays = Displays(self._channels.send)
-        figures = Figures(self._displays)
-        self._cells = Cells(self._displays, figures, interrupts, data_directory)
-        notebook.install(self._displays, figures)
+        displays = Displays(self._channels.send_display)
+        figures = Figures(displays)
+        self._cells = Cells(displays, figures, interrupts, data_directory)
+        notebook.install(displays, figures)
         _install_hooks(self._channels.flush, data_directory)
         interrupts.install()
 
@@ -61,12 +67,17 @@ class Runner:
         """Send ``ready`` and serve until the socket ends or breaks."""
         status = 0
         try:
-            self._channels.send(encode({"type": "ready"}))
+            self._channels.greet()
             self._serve()
         except (OSError, FrameError):
             status = 1  # the host is gone, or is not one
+        except BaseException:
+            # Whatever it was, nothing may return into the process that this one was forked from.
+            status = INTERNAL_ERROR_STATUS
+            with suppress(Exception):  # user code may have broken that, too
+                os.write(2, traceback.format_exc().encode(errors="backslashreplace"))
         # Without finalization: threads and exit handlers of the user's may last forever.
-        os._exit(status)
+        _exit(status)
 
     def _serve(self) -> None:
         buffer = FrameBuffer(MAX_REQUEST, 0)
@@ -77,26 +88,15 @@ class Runner:
                 self._execute(header["id"], header["code"])
 
     def _execute(self, request: int, code: str) -> None:
-        self._displays.request = request
+        self._channels.begin(request)
         before = _cpu_seconds()
         self._interrupts.install()
         outcome = self._cells.run(code)
-        self._displays.request = None
-        self._channels.finish()
+        cpu_seconds = round(_cpu_seconds() - before, 6)
+        self._channels.finish({"status": outcome.status, "error": outcome.error, "cpu_seconds": cpu_seconds})
         if self._channels.in_child:
             # Code called os.fork() and let both processes run on. There is one interpreter, and it is the parent.
-            os._exit(0 if outcome.status == "ok" else 1)
-        self._channels.send(
-            encode(
-                {
-                    "type": "result",
-                    "id": request,
-                    "status": outcome.status,
-                    "error": outcome.error,
-                    "cpu_seconds": round(_cpu_seconds() - before, 6),
-                }
-            )
-        )
+            _exit(0 if outcome.status == "ok" else 1)
 
 
 def _cpu_seconds() -> float:
@@ -123,13 +123,17 @@ def _install_hooks(flush: Callable[[], None], data_directory: str) -> None:
         if failure.exc_value is None or isinstance(failure.exc_value, SystemExit):
             return
         name = failure.thread.name if failure.thread is not None else "unknown"
-        print(f"Exception in thread {name}:", file=sys.stderr)
-        print(tracebacks.render(failure.exc_value, data_directory), file=sys.stderr)
+        sys.stderr.write(f"Exception in thread {name}:\n{tracebacks.render(failure.exc_value, data_directory)}\n")
 
     threading.excepthook = report_thread
-    # What was printed before a child process starts comes before what the child prints.
+    # What was printed before a child process starts comes before what the child prints, and what was printed before the
+    # process ends is not lost with it.
     for module, name in (
         (subprocess, "_fork_exec"),
+        (os, "_exit"),
+        (os, "abort"),
+        (os, "execv"),
+        (os, "execve"),
         (os, "posix_spawn"),
         (os, "posix_spawnp"),
         (os, "system"),

@@ -60,7 +60,7 @@ class OutputStream(io.TextIOWrapper):
         self._output.stream = self
 
     @property
-    def name(self) -> str:  # type: ignore[override]  # typeshed has a variable here, CPython a property too
+    def name(self) -> str:
         return self._name
 
     @property
@@ -75,6 +75,18 @@ class OutputStream(io.TextIOWrapper):
             self.announce()
         return count
 
+    def is_broken(self) -> bool:
+        """User code took the stream apart, on purpose or not."""
+        try:
+            return self.closed or self._output.stream is not self
+        except (AttributeError, ValueError):
+            return True
+
+    def restore(self) -> None:
+        """Undo ``reconfigure``."""
+        if self.encoding != "utf-8" or self.errors != "backslashreplace" or self.line_buffering or self.write_through:
+            self.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=False, write_through=False)
+
     def switch(self) -> None:
         self._order.switch_to(self)
 
@@ -86,7 +98,7 @@ class OutputStream(io.TextIOWrapper):
         """Only flush: the next cell prints here too."""
         self.flush()
 
-    def detach(self) -> OutputBuffer:  # type: ignore[override]  # the narrower type is the truth
+    def detach(self) -> OutputBuffer:
         """The bytes layer, without giving it away: wrapping it anew is how scripts change the encoding."""
         self.flush()
         return self._output

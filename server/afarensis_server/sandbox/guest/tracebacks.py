@@ -2,21 +2,27 @@
 
 import linecache
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
 
 from .limits import MAX_ERROR_NAME, MAX_ERROR_VALUE, MAX_TRACEBACK, clean, shorten, shorten_middle
+from .plaintext import class_name
 
 #: How a cell's file name begins; a number follows.
 CELL_PREFIX = "Cell "
+_CELL_LINE = re.compile(rf'(?<=[ ])File "({CELL_PREFIX}\d+)"(?=, line)')
 
 
 def register_cell(number: int, source: str) -> str:
     """Make a cell's source known to tracebacks, warnings and ``inspect``. Returns the cell's file name."""
     name = f"{CELL_PREFIX}{number}"
+    cache: object = linecache.cache
+    if not isinstance(cache, dict):
+        linecache.cache = {}  # user code may do anything
     # Without a modification time linecache keeps the entry, though there is no such file.
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    linecache.cache[name] = (len(source), None, [f"{line}\n" for line in source.split("\n")], name)
     return name
 
 
@@ -26,7 +32,7 @@ def describe(error: BaseException, data_directory: str) -> dict[str, str]:
     Frames count as the user's when they are in a cell or in a file below ``data_directory``.
     """
     return {
-        "name": shorten(clean(type(error).__name__), MAX_ERROR_NAME),
+        "name": shorten(clean(class_name(error)), MAX_ERROR_NAME),
         "value": shorten(clean(_value(error)), MAX_ERROR_VALUE),
         "traceback": shorten_middle(clean(render(error, data_directory)), MAX_TRACEBACK),
     }
@@ -44,7 +50,7 @@ def render(error: BaseException, data_directory: str, trace: TracebackType | Non
         text = "".join(_lines(summary))
     except Exception as failure:
         # Exceptions are user code too: their __str__, their notes, their attributes may all fail.
-        return f"{type(error).__name__}: (its traceback cannot be shown: {type(failure).__name__})"
+        return f"{class_name(error)}: (its traceback cannot be shown: {class_name(failure)})"
     return text.rstrip("\n")
 
 
@@ -77,15 +83,14 @@ class _UserFrames(traceback.StackSummary):
 
 
 def _rename(text: str) -> str:
-    return text.replace(f'File "{CELL_PREFIX}', CELL_PREFIX, 1).replace('", line', ", line", 1)
+    return _CELL_LINE.sub(r"\1", text, count=1)
 
 
 def _lines(summary: traceback.TracebackException) -> Iterator[str]:
     for line in summary.format():
-        is_cell = line.lstrip(" |+-").startswith(f'File "{CELL_PREFIX}')
         if line.strip(" |+-\n") == "Traceback (most recent call last):" and not any(p.stack for p in _chain(summary)):
             continue
-        yield _rename(line) if is_cell else line
+        yield _rename(line)
 
 
 def _chain(summary: traceback.TracebackException) -> Iterator[traceback.TracebackException]:

@@ -1,6 +1,7 @@
 """What the zygote does once, so that every session starts with it done: imports, fonts, settings."""
 
 import importlib
+import importlib.util
 import os
 import sys
 import tempfile
@@ -39,6 +40,9 @@ CJK_FONTS = (
     "IPAexGothic",
     "NanumGothic",
 )
+
+#: Packages of the guest environment that hold font files.
+FONT_PACKAGES = ("noto_cjk_sans_jp_regular",)
 
 #: Names of fonts that scripts ask for by habit and that nobody may give away; the best font above answers to them.
 COMMON_CJK_NAMES = (
@@ -80,12 +84,19 @@ def _import(name: str) -> Any:
         return None  # absent or broken: user code that wants it sees why
 
 
+def _font_directories() -> list[str]:
+    specs = [importlib.util.find_spec(name) for name in FONT_PACKAGES]
+    found = [place for spec in specs if spec is not None for place in spec.submodule_search_locations or ()]
+    return [*found, str(Path(sys.prefix, "share", "fonts"))]
+
+
 def _configure_fonts() -> None:
     matplotlib, manager = _import("matplotlib"), _import("matplotlib.font_manager")
     if matplotlib is None or manager is None:
         return
-    for path in manager.findSystemFonts(str(Path(sys.prefix, "share", "fonts"))):
-        manager.fontManager.addfont(path)
+    for directory in _font_directories():
+        for path in manager.findSystemFonts(directory):
+            manager.fontManager.addfont(path)
     fonts = {entry.name: entry for entry in manager.fontManager.ttflist}
     found = [name for name in CJK_FONTS if name in fonts]
     if found:
