@@ -17,7 +17,7 @@ _last = 0
 
 
 def _next_value() -> int:
-    global _last
+    global _last  # noqa: PLW0603  # the order of ids is a property of the process
     with _lock:
         fresh = (time.time_ns() // 1_000_000 << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
         # A clock that stands still or goes back must not break the order. The random step keeps ids hard to guess.

@@ -4,7 +4,7 @@ A *session* is one stateful Python interpreter with its own ``/mnt/data``. It ou
 outlive its interpreter: when the interpreter dies, the next execution gets a fresh one beside the same files.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -138,7 +138,7 @@ class SandboxSession(Protocol):
     @property
     def session_id(self) -> str: ...
 
-    def execute(self, code: str, *, timeout_seconds: float) -> AsyncIterator[ExecutionEvent]:
+    def execute(self, code: str, *, timeout_seconds: float) -> AsyncGenerator[ExecutionEvent, None]:
         """Run one cell and yield its events as they happen; the last one is a Result.
 
         User code that fails is a Result, never an exception. Closing the iterator early (or cancelling the task that

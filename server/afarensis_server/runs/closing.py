@@ -1,0 +1,127 @@
+"""Ends a run together with all of it that is still open, in one transaction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..clock import now
+from ..domain.events import EventDraft, MessageDelta, RunEvent, RunStepDelta
+from ..domain.runs import (
+    MessageCreation,
+    Run,
+    RunError,
+    RunIncompleteReason,
+    RunStatus,
+    RunStep,
+    StepDetails,
+    StepStatus,
+    Usage,
+)
+from ..domain.threads import MessageContent, MessageIncompleteReason, MessageStatus
+from ..store import messages, queue, runs, steps
+from ..store.writer import Transaction
+from .drafts import CallsDraft, MessageDraft
+from .states import advance, advance_step, cut_message
+
+_STEP_ENDS = {
+    RunStatus.CANCELLED: StepStatus.CANCELLED,
+    RunStatus.EXPIRED: StepStatus.EXPIRED,
+    RunStatus.FAILED: StepStatus.FAILED,
+    # The answer is there as far as the limit let it come; nothing about the step itself failed.
+    RunStatus.INCOMPLETE: StepStatus.COMPLETED,
+}
+
+_MESSAGE_ENDS = {
+    RunStatus.CANCELLED: MessageIncompleteReason.RUN_CANCELLED,
+    RunStatus.EXPIRED: MessageIncompleteReason.RUN_EXPIRED,
+    RunStatus.FAILED: MessageIncompleteReason.RUN_FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """How far open steps and messages have come, by id; what is not named here is as its row says."""
+
+    details: Mapping[str, StepDetails] = field(default_factory=dict)
+    content: Mapping[str, tuple[MessageContent, ...]] = field(default_factory=dict)
+
+
+def unfinished_from(events: list[RunEvent]) -> Unfinished:
+    """How far everything had come by the events that are stored."""
+    calls: dict[str, CallsDraft] = {}
+    contents: dict[str, MessageDraft] = {}
+    for event in events:
+        match event.payload:
+            case RunStepDelta() as delta:
+                calls.setdefault(delta.step_id, CallsDraft()).apply(delta)
+            case MessageDelta() as delta:
+                contents.setdefault(delta.message_id, MessageDraft()).apply(delta)
+    return Unfinished(
+        {step_id: draft.details() for step_id, draft in calls.items()},
+        {message_id: draft.content() for message_id, draft in contents.items()},
+    )
+
+
+def used_so_far(run_steps: list[RunStep]) -> Usage:
+    """The tokens of all model calls of a run: each call's usage stands with the last step it made."""
+    return sum((step.usage for step in run_steps if step.usage is not None), Usage())
+
+
+def close_run(
+    tx: Transaction,
+    events: list[EventDraft],
+    run: Run,
+    status: RunStatus,
+    *,
+    unfinished: Unfinished,
+    error: RunError | None = None,
+    incomplete_reason: RunIncompleteReason | None = None,
+) -> Run:
+    """End the run in a terminal status, with its open steps and messages, and take it off the queue.
+
+    ``run`` is the row as read in this transaction. Raises IllegalTransition.
+    """
+    run_steps = steps.list_of_run(tx.connection, run.project, run.id)
+    cut_reason = _MESSAGE_ENDS.get(status)
+    if incomplete_reason is not None:
+        is_filtered = incomplete_reason is RunIncompleteReason.CONTENT_FILTER
+        cut_reason = MessageIncompleteReason.CONTENT_FILTER if is_filtered else MessageIncompleteReason.MAX_TOKENS
+    for step in run_steps:
+        if step.status is StepStatus.IN_PROGRESS:
+            assert cut_reason is not None, "a completed run has nothing open"
+            close_step(tx, events, step, _STEP_ENDS[status], cut_reason, unfinished, error)
+    closed, told = advance(
+        run,
+        status,
+        now(),
+        last_error=error,
+        incomplete_reason=incomplete_reason,
+        usage=used_so_far(run_steps),
+    )
+    runs.update(tx.connection, closed)
+    queue.release(tx.connection, run.id)
+    events.append(told)
+    return closed
+
+
+def close_step(
+    tx: Transaction,
+    events: list[EventDraft],
+    step: RunStep,
+    status: StepStatus,
+    cut_reason: MessageIncompleteReason,
+    unfinished: Unfinished,
+    error: RunError | None,
+) -> None:
+    """End an open step, and the message it was writing, as far as they had come."""
+    moment = now()
+    if isinstance(step.details, MessageCreation):
+        message = messages.get(tx.connection, step.project, step.details.message_id)
+        if message is not None and message.status is MessageStatus.IN_PROGRESS:
+            content = unfinished.content.get(message.id, message.content)
+            cut, told = cut_message(message, content, moment, cut_reason)
+            messages.update(tx.connection, cut)
+            events.append(told)
+    details = unfinished.details.get(step.id, step.details)
+    closed, step_told = advance_step(step, status, moment, details, error=error, usage=step.usage)
+    steps.update(tx.connection, closed)
+    events.append(step_told)

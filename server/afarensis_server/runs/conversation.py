@@ -1,0 +1,328 @@
+"""The loop of a run: ask the model, run its code, tell it what happened, until it has answered."""
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+from .. import ids
+from ..clock import now
+from ..domain.events import CodeInterpreterCallDelta, EventDraft, FunctionCallDelta, OutputDelta
+from ..domain.executions import (
+    CodeError,
+    DisplayItem,
+    ExecutionItem,
+    ExecutionResult,
+    ExecutionStatus,
+    FileItem,
+    Started,
+)
+from ..domain.runs import (
+    FunctionCall,
+    MessageCreation,
+    RequiredAction,
+    Run,
+    RunError,
+    RunErrorCode,
+    RunIncompleteReason,
+    RunStatus,
+    RunStep,
+    Usage,
+)
+from ..domain.tools import CodeInterpreterTool, FunctionTool
+from ..sessions.service import LiveSession, Sessions
+from ..store import queue, runs, steps
+from ..store.database import Database
+from ..store.writer import Transaction
+from .citations import Generated, generated_by
+from .closing import Unfinished, close_run, used_so_far
+from .drafts import CodeCallDraft, outputs_of
+from .models.code_interpreter import parse_code
+from .models.protocol import FinishReason, Model, ModelRequest
+from .prompt import Prompts
+from .recorder import Recorder
+from .states import IllegalTransition, advance
+from .turn import AskedCall, Turn
+from .writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationLimits:
+    """What bounds a run besides its tokens and its time."""
+
+    #: Model calls of one run; a model that goes round in circles ends here.
+    model_calls: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What the code of a run has made so far."""
+
+    since_message: Generated = Generated((), {})
+    #: File ids by path, over the whole run.
+    files: Mapping[str, str] = field(default_factory=dict)
+    #: The ids of those files that are images.
+    images: frozenset[str] = frozenset()
+
+
+class Conversation:
+    """Carries one claimed run on from wherever the store says it is."""
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        database: Database,
+        recorder: Recorder,
+        sessions: Sessions,
+        model: Model,
+        prompts: Prompts,
+        limits: ConversationLimits,
+    ) -> None:
+        self._run = run
+        self._database = database
+        self._recorder = recorder
+        self._sessions = sessions
+        self._model = model
+        self._prompts = prompts
+        self._limits = limits
+        self._writer = Writer(recorder, run)
+        self._made = _Made()
+
+    async def run(self) -> None:
+        """Go on until the run is terminal or waits for the client.
+
+        Raises IllegalTransition when somebody else moved the run, ModelError, and DomainError for what its code needs.
+        """
+        if self._run.status is not RunStatus.IN_PROGRESS:
+            await self._advance(RunStatus.IN_PROGRESS)
+        for _ in range(self._limits.model_calls):
+            request = await self._prompts.build(self._run, self._sessions.settings.execution_seconds)
+            if (reason := await self._exhausted(request)) is not None:
+                return await self._end(RunStatus.INCOMPLETE, incomplete_reason=reason)
+            if await self._turn(request):
+                return None
+        error = RunError(
+            RunErrorCode.SERVER_ERROR,
+            f"The run made {self._limits.model_calls} model calls without coming to an answer. Give clearer "
+            "instructions, or raise the setting runs.model_calls.",
+            "MODEL_CALLS_EXCEEDED",
+        )
+        return await self._end(RunStatus.FAILED, error=error)
+
+    def unfinished(self) -> Unfinished:
+        """How far the open message and step have come, for whoever ends the run from outside."""
+        return Unfinished(self._writer.open_details(), self._writer.open_content())
+
+    # --- one turn -----------------------------------------------------------------------------------------------------
+
+    async def _turn(self, request: ModelRequest) -> bool:
+        """One model call and the code it asks for; tells whether the run is over or waits for the client."""
+        self._made = await self._look_back()
+        turn = Turn(self._writer, self._made.since_message.image_ids, self._complete_message)
+        async with aclosing(self._model.stream(request)) as events:
+            await turn.consume(events)
+        if turn.finish is FinishReason.LENGTH:
+            await self._note_usage(turn.usage)
+            await self._end(RunStatus.INCOMPLETE, incomplete_reason=RunIncompleteReason.MAX_COMPLETION_TOKENS)
+            return True
+        if turn.finish is FinishReason.CONTENT_FILTER:
+            await self._note_usage(turn.usage)
+            await self._end(RunStatus.INCOMPLETE, incomplete_reason=RunIncompleteReason.CONTENT_FILTER)
+            return True
+        if not turn.calls:
+            if self._writer.message is None:
+                await self._writer.open_message(self._made.since_message.image_ids)
+            await self._complete_message(turn.usage)
+            await self._end(RunStatus.COMPLETED)
+            return True
+        return await self._answer_calls(turn)
+
+    async def _answer_calls(self, turn: Turn) -> bool:
+        """Run the code, answer what cannot be called, and wait for the client where functions are left."""
+        if self._writer.message is not None:
+            await self._complete_message(None)
+        waiting = []
+        for index, call in enumerate(turn.calls):
+            if call.is_code and self._has_code_interpreter():
+                await self._run_code(turn, index)
+            elif self._has_function(call.name):
+                waiting.append(FunctionCall(call.id, call.name, call.arguments_json))
+            else:
+                await self._refuse(index, call)
+        if waiting:
+            await self._require_action(tuple(waiting), turn.usage)
+            return True
+        await self._writer.complete_calls(turn.usage)
+        return False
+
+    async def _run_code(self, turn: Turn, index: int) -> None:
+        call = turn.calls[index]
+        try:
+            code = parse_code(call.arguments_json)
+        except ValueError as error:
+            await turn.show_code(index, call.arguments_json)
+            failure = CodeError("InvalidArguments", str(error), "")
+            result = ExecutionResult(ExecutionStatus.ERROR, wall_seconds=0.0, error=failure)
+            await self._writer.add_call(CodeInterpreterCallDelta(index, call.id, result=result), stored=True)
+            return
+        await turn.show_code(index, code)
+        live = await self._sessions.for_thread(
+            self._run.project, self._run.thread_id, self._run.tool_resources.code_interpreter_file_ids
+        )
+        execution_id = ids.execution_id()
+        # Stored before the code runs: whoever takes this run up after a crash must know that it may have run.
+        begun = CodeInterpreterCallDelta(
+            index, call.id, session_id=live.id, execution_id=execution_id, state_lost=live.state_lost
+        )
+        await self._writer.add_call(begun, stored=True)
+        await self._stream_execution(live, index, call, code, execution_id)
+
+    async def _stream_execution(
+        self, live: LiveSession, index: int, call: AskedCall, code: str, execution_id: str
+    ) -> None:
+        opened = self._writer.calls
+        assert opened is not None
+        draft = opened.draft.calls[index]
+        assert isinstance(draft, CodeCallDraft)
+        async with aclosing(self._sessions.execute(live, code, execution_id=execution_id)) as events:
+            async for event in events:
+                match event:
+                    case Started():
+                        continue
+                    case ExecutionResult():
+                        delta = CodeInterpreterCallDelta(index, call.id, result=event)
+                        await self._writer.add_call(delta, stored=True)
+                    case _:
+                        output: OutputDelta = draft.place(_without_inline_images(event))
+                        await self._writer.add_call(CodeInterpreterCallDelta(index, call.id, outputs=(output,)))
+
+    async def _refuse(self, index: int, call: AskedCall) -> None:
+        """Answer a call of something that the run does not have, so that the model can go on without it."""
+        text = f"There is no tool named '{call.name}' in this run."
+        if call.is_code:
+            failure = CodeError("ToolUnavailable", text, "")
+            result = ExecutionResult(ExecutionStatus.ERROR, wall_seconds=0.0, error=failure)
+            await self._writer.add_call(CodeInterpreterCallDelta(index, call.id, result=result), stored=True)
+        else:
+            await self._writer.add_call(FunctionCallDelta(index, call.id, output=text), stored=True)
+
+    # --- the run's row ------------------------------------------------------------------------------------------------
+
+    async def _advance(self, status: RunStatus) -> None:
+        def work(tx: Transaction, events: list[EventDraft]) -> Run:
+            advanced, told = advance(self._row(tx), status, now())
+            runs.update(tx.connection, advanced)
+            events.append(told)
+            return advanced
+
+        self._run = await self._recorder.record(work)
+
+    async def _require_action(self, calls: tuple[FunctionCall, ...], usage: Usage | None) -> None:
+        waiting_step = self._writer.leave_calls_open(usage)
+
+        def work(tx: Transaction, events: list[EventDraft]) -> None:
+            row = self._row(tx)
+            waiting, told = advance(row, RunStatus.REQUIRES_ACTION, now(), required_action=RequiredAction(calls))
+            steps.update(tx.connection, waiting_step)
+            runs.update(tx.connection, waiting)
+            queue.release(tx.connection, row.id)
+            events.append(told)
+
+        await self._recorder.record(work)
+
+    async def _end(
+        self,
+        status: RunStatus,
+        *,
+        error: RunError | None = None,
+        incomplete_reason: RunIncompleteReason | None = None,
+    ) -> None:
+        unfinished = self.unfinished()
+
+        def work(tx: Transaction, events: list[EventDraft]) -> None:
+            close_run(
+                tx,
+                events,
+                self._row(tx),
+                status,
+                unfinished=unfinished,
+                error=error,
+                incomplete_reason=incomplete_reason,
+            )
+
+        await self._recorder.record(work)
+
+    def _row(self, tx: Transaction) -> Run:
+        """The run as it stands now: clients change its metadata and cancel it while we work."""
+        row = runs.get(tx.connection, self._run.project, self._run.id)
+        if row is None:
+            # Deleted together with its thread.
+            raise IllegalTransition(RunStatus.CANCELLED, self._run.status)
+        return row
+
+    # --- tokens -------------------------------------------------------------------------------------------------------
+
+    async def _exhausted(self, request: ModelRequest) -> RunIncompleteReason | None:
+        """Which token budget of the run is used up."""
+        if request.max_completion_tokens is not None and request.max_completion_tokens <= 0:
+            return RunIncompleteReason.MAX_COMPLETION_TOKENS
+        if self._run.max_prompt_tokens is not None:
+            used = used_so_far(await self._steps())
+            if used.prompt_tokens >= self._run.max_prompt_tokens:
+                return RunIncompleteReason.MAX_PROMPT_TOKENS
+        return None
+
+    async def _note_usage(self, usage: Usage | None) -> None:
+        """Put the usage of a call that was cut short on its open step, so that it counts."""
+        opened = self._writer.calls or self._writer.message
+        if opened is None or usage is None:
+            return
+        opened.step = replace(opened.step, usage=usage)
+        step = opened.step
+        await self._database.write(lambda tx: steps.update(tx.connection, step))
+
+    # --- what code made -----------------------------------------------------------------------------------------------
+
+    async def _steps(self) -> list[RunStep]:
+        return await self._database.read(
+            lambda connection: steps.list_of_run(connection, self._run.project, self._run.id)
+        )
+
+    async def _look_back(self) -> _Made:
+        """What the code of this run made, before the next model call."""
+        everything: list[ExecutionItem] = []
+        since: list[ExecutionItem] = []
+        for step in await self._steps():
+            if isinstance(step.details, MessageCreation):
+                since.clear()
+            else:
+                outputs = outputs_of(step.details.calls)
+                everything += outputs
+                since += outputs
+        images = frozenset(
+            item.file.id
+            for item in everything
+            if isinstance(item, FileItem) and item.file is not None and item.file.media_type.startswith("image/")
+        )
+        return _Made(generated_by(since), generated_by(everything).files, images)
+
+    async def _complete_message(self, usage: Usage | None) -> None:
+        citable = {**self._sessions.paths_of(self._run.thread_id), **self._made.files}
+        await self._writer.complete_message(self._made.since_message, citable, self._made.images, usage)
+
+    # --- tools --------------------------------------------------------------------------------------------------------
+
+    def _has_code_interpreter(self) -> bool:
+        return any(isinstance(tool, CodeInterpreterTool) for tool in self._run.tools)
+
+    def _has_function(self, name: str) -> bool:
+        return any(isinstance(tool, FunctionTool) and tool.name == name for tool in self._run.tools)
+
+
+def _without_inline_images(item: ExecutionItem) -> ExecutionItem:
+    """Images stay out of steps and run events: they are files, and a page of steps must fit into one message."""
+    if not isinstance(item, DisplayItem):
+        return item
+    return DisplayItem(
+        tuple(form if form.file_id is None else replace(form, text=None, data=None) for form in item.representations)
+    )

@@ -1,0 +1,304 @@
+"""Claims queued runs and carries them on: many at a time, each under a lease, in one task of its own."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from .. import ids
+from ..clock import now
+from ..domain.events import EventDraft
+from ..domain.runs import Run, RunError, RunErrorCode, RunStatus
+from ..errors import DomainError, ResourceExhausted
+from ..events.log import EventLog
+from ..sessions.service import Sessions
+from ..store import queue, runs
+from ..store.database import Database
+from ..store.writer import Transaction
+from .closing import Unfinished, close_run, unfinished_from
+from .conversation import Conversation, ConversationLimits
+from .models.protocol import Model, ModelError
+from .prompt import Prompts
+from .recorder import Recorder
+from .recovery import take_up
+from .states import IllegalTransition
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How runs are worked on."""
+
+    #: Runs worked on at the same time; more wait in the queue.
+    concurrent_runs: int = 200
+    #: Seconds after which another server may take up a run whose worker is silent.
+    lease_seconds: float = 30.0
+    conversation: ConversationLimits = ConversationLimits()
+
+
+class _Stop(StrEnum):
+    """Why a worker lets go of a run that is not done."""
+
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    #: The server shuts down; the run is taken up at the next start.
+    RELEASED = "released"
+
+
+class RunEngine:
+    """The worker of all runs of this server. An async context manager: leaving it releases the runs at work."""
+
+    def __init__(
+        self,
+        database: Database,
+        log: EventLog,
+        sessions: Sessions,
+        model: Model,
+        prompts: Prompts,
+        settings: EngineSettings,
+    ) -> None:
+        self._database = database
+        self._event_log = log
+        self._sessions = sessions
+        self._model = model
+        self._prompts = prompts
+        self._settings = settings
+        #: Names this process in leases.
+        self._owner = ids.new_id("worker_")
+        self._stops: dict[str, asyncio.Future[_Stop]] = {}
+        self._workers: dict[str, asyncio.Task[None]] = {}
+        self._queued = asyncio.Event()
+        self._expiries = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+        self._draining = False
+
+    async def __aenter__(self) -> Self:
+        # One server works on a database of its own: leases that are left belong to a process that ended.
+        await self._database.write(lambda tx: queue.release_all(tx.connection))
+        self._loops = [
+            asyncio.create_task(self._dispatch(), name="run dispatcher"),
+            asyncio.create_task(self._expire(), name="run expiry"),
+            asyncio.create_task(self._renew(), name="run leases"),
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.drain(0.0)
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+
+    def wake(self) -> None:
+        """A run was queued: look at once. Also when a run's expiry is new."""
+        self._queued.set()
+        self._expiries.set()
+
+    def cancel(self, run_id: str) -> bool:
+        """Stop the work on a run whose row says cancelling; False when it is not worked on here."""
+        return self._stop(run_id, _Stop.CANCELLED)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Take no more runs; wait for those at work, then release what is left for the next start."""
+        self._draining = True
+        if self._workers:
+            await asyncio.wait(self._workers.values(), timeout=grace_seconds)
+        for run_id in list(self._workers):
+            self._stop(run_id, _Stop.RELEASED)
+        if self._workers:
+            await asyncio.wait(self._workers.values())
+
+    def _stop(self, run_id: str, reason: _Stop) -> bool:
+        stop = self._stops.get(run_id)
+        if stop is None:
+            return False
+        if not stop.done():
+            stop.set_result(reason)
+        return True
+
+    # --- loops --------------------------------------------------------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        """Claim runs while there are places for them."""
+        while True:
+            self._queued.clear()
+            places = 0 if self._draining else self._settings.concurrent_runs - len(self._workers)
+            if places > 0:
+                moment = now()
+                until = moment + timedelta(seconds=self._settings.lease_seconds)
+                claimed = await self._database.write(
+                    lambda tx, until=until, moment=moment, places=places: queue.claim(  # type: ignore[misc]
+                        tx.connection, self._owner, moment, until, places
+                    )
+                )
+                for run in claimed:
+                    self._start(run)
+            # A lease of another server may run out without anybody telling.
+            await _wait(self._queued, self._settings.lease_seconds)
+
+    def _start(self, run: Run) -> None:
+        self._stops[run.id] = asyncio.get_running_loop().create_future()
+        worker = asyncio.create_task(self._work(run), name=f"run {run.id}")
+        self._workers[run.id] = worker
+        worker.add_done_callback(lambda _: self._finished(run.id))
+
+    def _finished(self, run_id: str) -> None:
+        del self._stops[run_id]
+        del self._workers[run_id]
+        self._queued.set()
+
+    async def _renew(self) -> None:
+        """Keep the leases of the runs at work."""
+        while True:
+            await asyncio.sleep(self._settings.lease_seconds / 3)
+            if held := list(self._workers):
+                until = now() + timedelta(seconds=self._settings.lease_seconds)
+                await self._database.write(
+                    lambda tx, held=held, until=until: queue.extend(tx.connection, self._owner, held, until)  # type: ignore[misc]
+                )
+
+    async def _expire(self) -> None:
+        """End the runs whose time is over and that nobody works on; workers look after their own."""
+        while True:
+            self._expiries.clear()
+            moment = now()
+            due = await self._database.read(lambda connection, moment=moment: runs.expired_before(connection, moment))  # type: ignore[misc]
+            for run in due:
+                if not self._stop(run.id, _Stop.EXPIRED):
+                    await self.end_idle(run, RunStatus.EXPIRED)
+            upcoming = await self._database.read(lambda connection, moment=moment: runs.next_expiry(connection, moment))  # type: ignore[misc]
+            await _wait(self._expiries, None if upcoming is None else (upcoming - now()).total_seconds())
+
+    # --- one run ------------------------------------------------------------------------------------------------------
+
+    async def _work(self, run: Run) -> None:
+        """Carry a run on until it is over, waits for its client, or is stopped."""
+        log = _log.bind(run_id=run.id, thread_id=run.thread_id)
+        recorder = Recorder(self._database, self._event_log, run.project, run.id)
+        try:
+            taken = await self._take_up(recorder, run)
+            if taken.status.is_terminal:
+                return
+            conversation = Conversation(
+                taken,
+                database=self._database,
+                recorder=recorder,
+                sessions=self._sessions,
+                model=self._model,
+                prompts=self._prompts,
+                limits=self._settings.conversation,
+            )
+            stopped, failure = await self._converse(taken, conversation)
+            await recorder.close()
+            await self._conclude(recorder, taken, conversation.unfinished(), stopped, failure)
+        except Exception:
+            # Nothing more can be written about this run here. Its lease runs out, and it is taken up again.
+            log.exception("run abandoned")
+
+    async def _converse(self, run: Run, conversation: Conversation) -> tuple[_Stop | None, BaseException | None]:
+        """Talk until the end or until stopped: tells why it was stopped, or what went wrong."""
+        stop = self._stops[run.id]
+        talk = asyncio.create_task(conversation.run(), name=f"conversation {run.id}")
+        try:
+            seconds = None if run.expire_time is None else max(0.0, (run.expire_time - now()).total_seconds())
+            waiting: set[asyncio.Future[Any]] = {talk, stop}
+            await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if talk.done():
+                return None, talk.exception()
+            return (stop.result() if stop.done() else _Stop.EXPIRED), None
+        finally:
+            # Code that runs is interrupted by this; what it put out until now is stored already.
+            talk.cancel()
+            await asyncio.wait({talk})
+
+    async def _take_up(self, recorder: Recorder, run: Run) -> Run:
+        if run.status is RunStatus.QUEUED:
+            return run
+        stored = await self._event_log.read_all(run.project, run.id)
+
+        def work(tx: Transaction, events: list[EventDraft]) -> Run:
+            row = runs.get(tx.connection, run.project, run.id)
+            return run if row is None else take_up(tx, events, row, stored)
+
+        return await recorder.record(work)
+
+    async def _conclude(
+        self,
+        recorder: Recorder,
+        run: Run,
+        unfinished: Unfinished,
+        stopped: _Stop | None,
+        failure: BaseException | None,
+    ) -> None:
+        """Bring the run's row in line with why the work on it ended."""
+        if isinstance(failure, IllegalTransition):
+            stopped, failure = _Stop.CANCELLED, None
+        if stopped is _Stop.RELEASED:
+            await self._database.write(lambda tx: queue.yield_lease(tx.connection, run.id))
+            return
+        if stopped is None and failure is None:
+            return
+        if failure is not None:
+            error = _error_of(failure)
+            await self._end(recorder, run, RunStatus.FAILED, unfinished, error)
+        elif stopped is not None:
+            await self._end(recorder, run, RunStatus(stopped.value), unfinished, None)
+
+    async def end_idle(self, run: Run, status: RunStatus) -> Run | None:
+        """End a run that nobody works on; None when somebody moved it first."""
+        recorder = Recorder(self._database, self._event_log, run.project, run.id)
+        stored = await self._event_log.read_all(run.project, run.id)
+        return await self._end(recorder, run, status, unfinished_from(stored), None)
+
+    async def _end(
+        self, recorder: Recorder, run: Run, status: RunStatus, unfinished: Unfinished, error: RunError | None
+    ) -> Run | None:
+        def work(tx: Transaction, events: list[EventDraft]) -> Run | None:
+            row = runs.get(tx.connection, run.project, run.id)
+            if row is None or row.status.is_terminal:
+                return None
+            # A client's cancellation came first, whatever ended the work afterwards.
+            final = RunStatus.CANCELLED if row.status is RunStatus.CANCELLING else status
+            return close_run(
+                tx,
+                events,
+                row,
+                final,
+                unfinished=unfinished,
+                error=error if final is RunStatus.FAILED else None,
+            )
+
+        return await recorder.record(work)
+
+
+def _error_of(failure: BaseException) -> RunError:
+    """What the client is told of a failure; the unexpected is logged, and told without internals."""
+    match failure:
+        case ModelError():
+            return failure.run_error
+        case ResourceExhausted():
+            return RunError(RunErrorCode.RATE_LIMIT_EXCEEDED, str(failure), failure.reason)
+        case DomainError():
+            return RunError(RunErrorCode.SERVER_ERROR, str(failure), failure.reason)
+        case _:
+            _log.error("run failed", exc_info=failure)
+            return RunError(
+                RunErrorCode.SERVER_ERROR,
+                "Sorry, something went wrong inside the server. Its log has the details under this run's id.",
+                "INTERNAL",
+            )
+
+
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
+    """Until the event is set, or this many seconds have passed."""
+    try:
+        async with asyncio.timeout(None if seconds is None else max(seconds, 0.0)):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,221 @@
+"""Writes the messages and steps of one run as they grow, in the Assistants API's order of events."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from .. import ids
+from ..clock import now
+from ..domain.events import EventDraft, EventType, MessageContentDelta, MessageDelta, RunStepDelta, ToolCallDelta
+from ..domain.runs import MessageCreation, Run, RunStep, StepDetails, StepStatus, ToolCalls, Usage
+from ..domain.threads import (
+    FilePathAnnotation,
+    ImageFileContent,
+    Message,
+    MessageContent,
+    MessageRole,
+    MessageStatus,
+    RefusalContent,
+    TextContent,
+)
+from ..store import messages, steps
+from ..store.writer import Transaction
+from .citations import Generated, annotate, uncited
+from .drafts import CallsDraft, MessageDraft
+from .recorder import Recorder
+from .states import advance_step, complete_message
+
+
+@dataclass(slots=True)
+class OpenMessage:
+    """A message that the model is writing, and the step it belongs to."""
+
+    message: Message
+    step: RunStep
+    draft: MessageDraft = field(default_factory=MessageDraft)
+    #: Where the text stands among the parts; None before there is any. The same for a refusal.
+    text_index: int | None = None
+    refusal_index: int | None = None
+
+
+@dataclass(slots=True)
+class OpenCalls:
+    """A step whose tool calls are being written or run."""
+
+    step: RunStep
+    draft: CallsDraft = field(default_factory=CallsDraft)
+
+
+class Writer:
+    """At most one message and one step of calls are open at a time; opening the second closes the first."""
+
+    def __init__(self, recorder: Recorder, run: Run) -> None:
+        self._recorder = recorder
+        self._run = run
+        self.message: OpenMessage | None = None
+        self.calls: OpenCalls | None = None
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    async def open_message(self, image_ids: tuple[str, ...] = ()) -> OpenMessage:
+        """Begin a message with the images generated so far; its text comes behind them."""
+        message = Message(
+            id=ids.message_id(),
+            project=self._run.project,
+            thread_id=self._run.thread_id,
+            create_time=now(),
+            role=MessageRole.ASSISTANT,
+            status=MessageStatus.IN_PROGRESS,
+            content=(),
+            assistant_id=self._run.assistant_id,
+            run_id=self._run.id,
+        )
+        step = self._new_step(MessageCreation(message.id))
+
+        def work(tx: Transaction, events: list[EventDraft]) -> None:
+            messages.insert(tx.connection, message)
+            steps.insert(tx.connection, step)
+            events += [
+                EventDraft(EventType.STEP_CREATED, step),
+                EventDraft(EventType.STEP_IN_PROGRESS, step),
+                EventDraft(EventType.MESSAGE_CREATED, message),
+                EventDraft(EventType.MESSAGE_IN_PROGRESS, message),
+            ]
+
+        await self._recorder.record(work)
+        self.message = OpenMessage(message, step)
+        for image_id in image_ids:
+            await self._add_part(self.message, self.message.draft.next_index, ImageFileContent(image_id))
+        return self.message
+
+    async def add_text(self, text: str) -> None:
+        """Append to the text of the open message."""
+        opened = self._opened_message()
+        if opened.text_index is None:
+            opened.text_index = opened.draft.next_index
+        await self._add_part(opened, opened.text_index, TextContent(text))
+
+    async def add_refusal(self, refusal: str) -> None:
+        """Append to the refusal of the open message."""
+        opened = self._opened_message()
+        if opened.refusal_index is None:
+            opened.refusal_index = opened.draft.next_index
+        await self._add_part(opened, opened.refusal_index, RefusalContent(refusal))
+
+    async def complete_message(
+        self, generated: Generated, citable: Mapping[str, str], images: Collection[str], usage: Usage | None
+    ) -> None:
+        """End the open message: annotate its citations and bring in every generated file that they miss.
+
+        ``citable`` maps the paths a text may cite to file ids; ``images`` are those of the generated files that are
+        images, which become parts of the message where the others are attached.
+        """
+        opened = self._opened_message()
+        annotations: tuple[FilePathAnnotation, ...] = ()
+        if opened.text_index is not None:
+            text = opened.draft.content()[opened.text_index]
+            assert isinstance(text, TextContent)
+            annotations = annotate(text.value, citable)
+            if annotations:
+                await self._add_part(opened, opened.text_index, TextContent("", annotations))
+        attachments = uncited(generated, annotations, known=set(generated.image_ids))
+        for attachment in attachments:
+            if attachment.file_id in images:
+                await self._add_part(opened, opened.draft.next_index, ImageFileContent(attachment.file_id))
+        if opened.draft.next_index == 0:
+            await self.add_text("")
+        attached = tuple(attachment for attachment in attachments if attachment.file_id not in images)
+
+        def work(tx: Transaction, events: list[EventDraft]) -> None:
+            moment = now()
+            message, told = complete_message(opened.message, opened.draft.content(), moment, attachments=attached)
+            step, step_told = advance_step(opened.step, StepStatus.COMPLETED, moment, opened.step.details, usage=usage)
+            messages.update(tx.connection, message)
+            steps.update(tx.connection, step)
+            events += [told, step_told]
+
+        await self._recorder.record(work)
+        self.message = None
+
+    def _opened_message(self) -> OpenMessage:
+        assert self.message is not None, "no message is open"
+        return self.message
+
+    async def _add_part(self, opened: OpenMessage, index: int, content: MessageContent) -> None:
+        delta = MessageDelta(opened.message.id, (MessageContentDelta(index, content),))
+        opened.draft.apply(delta)
+        await self._recorder.emit(EventDraft(EventType.MESSAGE_DELTA, delta))
+
+    # --- tool calls ---------------------------------------------------------------------------------------------------
+
+    async def open_calls(self) -> OpenCalls:
+        """Begin a step of tool calls; it starts empty."""
+        step = self._new_step(ToolCalls())
+
+        def work(tx: Transaction, events: list[EventDraft]) -> None:
+            steps.insert(tx.connection, step)
+            events += [EventDraft(EventType.STEP_CREATED, step), EventDraft(EventType.STEP_IN_PROGRESS, step)]
+
+        await self._recorder.record(work)
+        self.calls = OpenCalls(step)
+        return self.calls
+
+    async def add_call(self, delta: ToolCallDelta, *, stored: bool = False) -> None:
+        """Extend a call of the open step; ``stored`` also writes the step's row before going on."""
+        opened = self._opened_calls()
+        change = RunStepDelta(opened.step.id, (delta,))
+        opened.draft.apply(change)
+        event = EventDraft(EventType.STEP_DELTA, change)
+        if not stored:
+            await self._recorder.emit(event)
+            return
+        step = replace(opened.step, details=opened.draft.details())
+
+        def work(tx: Transaction, events: list[EventDraft]) -> None:
+            steps.update(tx.connection, step)
+            events.append(event)
+
+        await self._recorder.record(work)
+
+    async def complete_calls(self, usage: Usage | None) -> None:
+        """End the open step: every call has its answer."""
+        opened = self._opened_calls()
+
+        def work(tx: Transaction, events: list[EventDraft]) -> None:
+            step, told = advance_step(opened.step, StepStatus.COMPLETED, now(), opened.draft.details(), usage=usage)
+            steps.update(tx.connection, step)
+            events.append(told)
+
+        await self._recorder.record(work)
+        self.calls = None
+
+    def leave_calls_open(self, usage: Usage | None) -> RunStep:
+        """The open step's row as it waits for the client's function outputs."""
+        opened = self._opened_calls()
+        self.calls = None
+        return replace(opened.step, details=opened.draft.details(), usage=usage)
+
+    def _opened_calls(self) -> OpenCalls:
+        assert self.calls is not None, "no step of calls is open"
+        return self.calls
+
+    # --- what is open -------------------------------------------------------------------------------------------------
+
+    def open_details(self) -> dict[str, StepDetails]:
+        """The details, as far as they go, of the step of calls that is open; empty when none is."""
+        return {} if self.calls is None else {self.calls.step.id: self.calls.draft.details()}
+
+    def open_content(self) -> dict[str, tuple[MessageContent, ...]]:
+        """The content, as far as it goes, of the message that is open; empty when none is."""
+        return {} if self.message is None else {self.message.message.id: self.message.draft.content()}
+
+    def _new_step(self, details: StepDetails) -> RunStep:
+        return RunStep(
+            id=ids.step_id(),
+            project=self._run.project,
+            run_id=self._run.id,
+            thread_id=self._run.thread_id,
+            assistant_id=self._run.assistant_id,
+            create_time=now(),
+            status=StepStatus.IN_PROGRESS,
+            details=details,
+        )

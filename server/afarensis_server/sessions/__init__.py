@@ -1,0 +1,1 @@
+"""Sessions: the code interpreter of a thread, or one that stands alone."""

@@ -1,0 +1,338 @@
+"""Opens, finds and ends sessions, and runs code in them."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from .. import ids
+from ..clock import now
+from ..domain.executions import ExecutionEvent, Started
+from ..domain.files import File
+from ..domain.sessions import Session, SessionStatus
+from ..errors import SandboxCapacity, SandboxDown, SessionBusy, SessionNotActive, SessionNotFound, ThreadNotFound
+from ..files.service import Files
+from ..sandbox.driver import (
+    DATA_DIRECTORY,
+    InputFile,
+    Result,
+    SandboxDriver,
+    SandboxFull,
+    SandboxSession,
+    SandboxUnavailable,
+    SessionLimits,
+    SessionSpec,
+)
+from ..store import sessions as session_rows
+from ..store import threads as thread_rows
+from ..store.database import Database
+from ..store.pages import Page, PageRequest
+from ..store.writer import Transaction
+from .names import assign_names
+from .outputs import DisplayLimits, OutputKeeper
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """How long sessions live and what one may use."""
+
+    limits: SessionLimits
+    displays: DisplayLimits = DisplayLimits()
+    #: Seconds without an execution after which a session ends.
+    idle_seconds: float = 1_200.0
+    #: Seconds after which a session ends once it is idle, however often it was used.
+    life_seconds: float = 3_600.0
+    #: Seconds that one execution may take when the caller does not say.
+    execution_seconds: float = 120.0
+    #: Seconds that one execution may take at most.
+    max_execution_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionWishes:
+    """What the creator of a session may choose; None takes the server's setting."""
+
+    limits: SessionLimits | None = None
+    idle_seconds: float | None = None
+    life_seconds: float | None = None
+    name: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class LiveSession:
+    """An open session on this server."""
+
+    def __init__(self, row: Session, sandbox: SandboxSession, outputs: OutputKeeper) -> None:
+        self.row = row
+        self.sandbox = sandbox
+        self.outputs = outputs
+        #: Input file ids by the name they have in /mnt/data.
+        self.names: dict[str, str] = {}
+        #: Held while code runs.
+        self.turn = asyncio.Lock()
+        #: The interpreter that the next execution meets is not the one of the last.
+        self.state_lost = False
+
+    @property
+    def id(self) -> str:
+        return self.row.id
+
+    def paths(self) -> dict[str, str]:
+        """File ids by absolute path: the inputs, and over them what code wrote."""
+        inputs = {f"{DATA_DIRECTORY}/{name}": file_id for name, file_id in self.names.items()}
+        return inputs | {path: file.id for path, file in self.outputs.by_path.items()}
+
+
+class Sessions:
+    """All sessions of this server. An async context manager: leaving it ends them."""
+
+    def __init__(self, database: Database, files: Files, driver: SandboxDriver, settings: SessionSettings) -> None:
+        self._database = database
+        self._files = files
+        self._driver = driver
+        self.settings = settings
+        self._live: dict[str, LiveSession] = {}
+        self._by_thread: dict[str, LiveSession] = {}
+        self._opening: dict[str, asyncio.Lock] = {}
+        self._changed = asyncio.Event()
+        self._reaper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        # What an earlier process left open died with it.
+        await self._database.write(lambda tx: session_rows.mark_lost(tx.connection, now()))
+        self._reaper = asyncio.create_task(self._reap(), name="session reaper")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._reaper is not None:
+            self._reaper.cancel()
+            await asyncio.wait({self._reaper})
+        await asyncio.gather(*(self._end(live, SessionStatus.CLOSED) for live in list(self._live.values())))
+
+    # --- what clients ask for -----------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        project: str,
+        thread_id: str | None,
+        file_ids: Sequence[str] = (),
+        wanted: SessionWishes = SessionWishes(),
+    ) -> Session:
+        """Open a session with these files; a thread's session that is open already is given back as it is.
+
+        Raises ThreadNotFound, FileNotFound, SandboxCapacity, SandboxDown.
+        """
+        if thread_id is None:
+            return (await self._open(project, None, file_ids, wanted)).row
+        thread = await self._database.read(lambda connection: thread_rows.get(connection, project, thread_id))
+        if thread is None:
+            raise ThreadNotFound(id=thread_id)
+        shared = thread.tool_resources.code_interpreter_file_ids
+        return (await self.for_thread(project, thread_id, (*file_ids, *shared), wanted)).row
+
+    async def get(self, project: str, session_id: str) -> Session:
+        """The session as it stands. Raises SessionNotFound."""
+        row = await self._database.read(lambda connection: session_rows.get(connection, project, session_id))
+        if row is None:
+            raise SessionNotFound(id=session_id)
+        live = self._live.get(session_id)
+        return row if live is None else live.row
+
+    async def list(self, project: str, page: PageRequest, thread_id: str | None = None) -> Page[Session]:
+        """The sessions of a project, or of one thread."""
+        return await self._database.read(
+            lambda connection: session_rows.list_page(connection, project, page, thread_id=thread_id)
+        )
+
+    async def close(self, project: str, session_id: str) -> Session:
+        """End the session with its processes and files. May be repeated. Raises SessionNotFound."""
+        row = await self.get(project, session_id)
+        live = self._live.get(session_id)
+        return row if live is None else await self._end(live, SessionStatus.CLOSED)
+
+    async def live(self, project: str, session_id: str) -> LiveSession:
+        """The open session with this id. Raises SessionNotFound, SessionNotActive."""
+        row = await self.get(project, session_id)
+        live = self._live.get(session_id)
+        if live is None:
+            raise SessionNotActive(session_id=session_id, status=row.status)
+        return live
+
+    # --- what runs ask for --------------------------------------------------------------------------------------------
+
+    async def for_thread(
+        self, project: str, thread_id: str, file_ids: Sequence[str], wanted: SessionWishes = SessionWishes()
+    ) -> LiveSession:
+        """The thread's session, opened if there is none, with these files in it.
+
+        Raises FileNotFound, SandboxCapacity, SandboxDown.
+        """
+        async with self._opening.setdefault(thread_id, asyncio.Lock()):
+            live = self._by_thread.get(thread_id)
+            if live is None:
+                return await self._open(project, thread_id, file_ids, wanted)
+            await self._add_files(live, file_ids)
+            return live
+
+    def paths_of(self, thread_id: str) -> dict[str, str]:
+        """File ids by absolute path in the thread's open session; empty when none is open."""
+        live = self._by_thread.get(thread_id)
+        return {} if live is None else live.paths()
+
+    async def execute(
+        self,
+        live: LiveSession,
+        code: str,
+        *,
+        execution_id: str | None = None,
+        timeout_seconds: float | None = None,
+        wait: bool = True,
+    ) -> AsyncGenerator[ExecutionEvent, None]:
+        """Run code and yield what it does: Started first, ExecutionResult last.
+
+        Executions of one session take turns; without ``wait``, SessionBusy is raised when one is running. Closing the
+        iterator early interrupts the code.
+        """
+        if not wait and live.turn.locked():
+            raise SessionBusy(session_id=live.id)
+        seconds = min(timeout_seconds or self.settings.execution_seconds, self.settings.max_execution_seconds)
+        async with live.turn:
+            if live.id not in self._live:
+                raise SessionNotActive(session_id=live.id, status=live.row.status)
+            yield Started(execution_id or ids.execution_id(), live.state_lost)
+            live.state_lost = False
+            try:
+                async with aclosing(live.sandbox.execute(code, timeout_seconds=seconds)) as events:
+                    async for event in events:
+                        if isinstance(event, Result):
+                            live.state_lost = event.state_lost
+                        yield await live.outputs.keep(event)
+            finally:
+                self._touch(live)
+
+    # --- opening and ending -------------------------------------------------------------------------------------------
+
+    async def _open(
+        self, project: str, thread_id: str | None, file_ids: Sequence[str], wanted: SessionWishes = SessionWishes()
+    ) -> LiveSession:
+        files = await self._find(project, file_ids)
+        names = assign_names(files, {})
+        session_id = ids.session_id()
+        spec = SessionSpec(
+            session_id=session_id,
+            limits=wanted.limits or self.settings.limits,
+            files=tuple([await self._input(project, file, names[file.id]) for file in files]),
+        )
+        try:
+            sandbox = await self._driver.open(spec)
+        except SandboxFull as error:
+            raise SandboxCapacity from error
+        except SandboxUnavailable as error:
+            raise SandboxDown(detail=str(error)) from error
+        moment = now()
+        row = Session(
+            id=session_id,
+            project=project,
+            create_time=moment,
+            status=SessionStatus.ACTIVE,
+            thread_id=thread_id,
+            last_active_time=moment,
+            limits=spec.limits,
+            idle_seconds=wanted.idle_seconds or self.settings.idle_seconds,
+            life_seconds=wanted.life_seconds or self.settings.life_seconds,
+            expire_time=moment,
+            file_ids=tuple(file.id for file in files),
+            name=wanted.name,
+            metadata=wanted.metadata,
+        )
+        row = replace(row, expire_time=_expiry(row, moment))
+        live = LiveSession(row, sandbox, OutputKeeper(project, sandbox, self._files, self.settings.displays))
+        live.names = {name: file_id for file_id, name in names.items()}
+        try:
+            live.state_lost = await self._database.write(lambda tx: _insert(tx, row))
+        except BaseException:
+            await sandbox.close()
+            raise
+        self._live[session_id] = live
+        if thread_id is not None:
+            self._by_thread[thread_id] = live
+        self._changed.set()
+        _log.info("session opened", session_id=session_id, thread_id=thread_id, files=len(files))
+        return live
+
+    async def _add_files(self, live: LiveSession, file_ids: Sequence[str]) -> None:
+        known = set(live.names.values())
+        missing = [file_id for file_id in file_ids if file_id not in known]
+        if not missing:
+            return
+        project = live.row.project
+        files = await self._find(project, missing)
+        names = assign_names(files, live.names)
+        await live.sandbox.add_files([await self._input(project, file, names[file.id]) for file in files])
+        live.names |= {name: file_id for file_id, name in names.items()}
+        live.row = replace(live.row, file_ids=(*live.row.file_ids, *(file.id for file in files)))
+
+    async def _find(self, project: str, file_ids: Sequence[str]) -> Sequence[File]:
+        return [await self._files.get(project, file_id) for file_id in dict.fromkeys(file_ids)]
+
+    async def _input(self, project: str, file: File, name: str) -> InputFile:
+        return InputFile(file.id, name, await self._files.path(project, file.id), file.size_bytes)
+
+    async def _end(self, live: LiveSession, status: SessionStatus) -> Session:
+        # Out of the tables first, so that nobody takes it up while it ends.
+        if self._live.pop(live.id, None) is None:
+            return live.row
+        if live.row.thread_id is not None and self._by_thread.get(live.row.thread_id) is live:
+            del self._by_thread[live.row.thread_id]
+            self._opening.pop(live.row.thread_id, None)
+        live.row = replace(live.row, status=status, close_time=now())
+        await live.sandbox.close()
+        await self._database.write(lambda tx: session_rows.update(tx.connection, live.row))
+        _log.info("session ended", session_id=live.id, status=status)
+        return live.row
+
+    # --- life time ----------------------------------------------------------------------------------------------------
+
+    def _touch(self, live: LiveSession) -> None:
+        moment = now()
+        live.row = replace(live.row, last_active_time=moment, expire_time=_expiry(live.row, moment))
+
+    async def _reap(self) -> None:
+        """End sessions whose time has come; one that runs code is left to finish."""
+        while True:
+            self._changed.clear()
+            moment = now()
+            idle = [live for live in self._live.values() if not live.turn.locked()]
+            for live in idle:
+                if live.row.expire_time <= moment:
+                    await self._end(live, SessionStatus.EXPIRED)
+            times = [live.row.expire_time for live in self._live.values() if not live.turn.locked()]
+            # A busy session becomes idle at most one execution from now; looking again then is early enough.
+            longest = self.settings.max_execution_seconds
+            delay = min([longest, *((time - now()).total_seconds() for time in times)])
+            try:
+                async with asyncio.timeout(max(delay, 0.0)):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+
+def _expiry(row: Session, used: datetime) -> datetime:
+    idle = used + timedelta(seconds=row.idle_seconds)
+    return min(idle, row.create_time + timedelta(seconds=row.life_seconds))
+
+
+def _insert(tx: Transaction, row: Session) -> bool:
+    """Store the session; tells whether its thread had one before, whose variables are gone."""
+    had_one = row.thread_id is not None and session_rows.exists_for_thread(tx.connection, row.project, row.thread_id)
+    session_rows.insert(tx.connection, row)
+    return had_one
