@@ -56,9 +56,14 @@ class Transcript:
     images: int = 0
 
 
-def render(items: Sequence[ExecutionItem], result: ExecutionResult, limit_characters: int) -> str:
-    """The transcript of an execution, about ``limit_characters`` long at most: the middle of the output gives way."""
-    notes = list(_notes(items, result))
+def render(
+    items: Sequence[ExecutionItem], result: ExecutionResult, *, state_lost: bool = False, limit_characters: int
+) -> str:
+    """The transcript of an execution, about ``limit_characters`` long at most: the middle of the output gives way.
+
+    ``state_lost``: the variables of earlier executions were gone when this one began.
+    """
+    notes = list(_notes(items, result, state_lost))
     room = max(limit_characters - sum(len(note) + 1 for note in notes), limit_characters // 4)
     output = _shortened(_output(items, result), room)
     output = _LOOKS_LIKE_A_NOTE.sub(" ", output.replace("\0", "\N{REPLACEMENT CHARACTER}")).rstrip()
@@ -118,7 +123,9 @@ def _display_text(item: DisplayItem) -> str:
     return f"(a value was displayed to the user as {names}; it is not shown here)"
 
 
-def _notes(items: Sequence[ExecutionItem], result: ExecutionResult) -> Iterable[str]:
+def _notes(items: Sequence[ExecutionItem], result: ExecutionResult, state_lost: bool) -> Iterable[str]:
+    if state_lost:
+        yield "[note: this was a new interpreter: variables, imports and functions of earlier calls were gone]"
     for item in items:
         if isinstance(item, DisplayItem) and (media_type := _image_type(item)) is not None:
             yield f"[image shown: {_one_line(media_type)}]"
