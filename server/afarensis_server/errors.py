@@ -69,7 +69,7 @@ class Unimplemented(DomainError, reason="UNIMPLEMENTED"):
     """{method} is part of the contract, but this version of the server does not implement it yet."""
 
 
-# --- not found ---------------------------------------------------------------------------------------------------------
+# --- not found --------------------------------------------------------------------------------------------------------
 
 
 class AssistantNotFound(NotFound, reason="ASSISTANT_NOT_FOUND"):
@@ -100,7 +100,7 @@ class SessionNotFound(NotFound, reason="SESSION_NOT_FOUND"):
     """No session found with id '{id}'."""
 
 
-# --- invalid arguments -------------------------------------------------------------------------------------------------
+# --- invalid arguments ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +156,19 @@ class ToolOutputsMismatch(InvalidArgument, reason="TOOL_OUTPUTS_MISMATCH"):
     """Expected tool outputs for call_ids {expected}, got {actual}"""
 
 
-# --- failed preconditions ----------------------------------------------------------------------------------------------
+# --- failed preconditions ---------------------------------------------------------------------------------------------
 
 
 class ThreadLocked(FailedPrecondition, reason="THREAD_HAS_ACTIVE_RUN"):
     """Can't add messages to {thread_id} while a run {run_id} is active."""
+
+
+class ThreadLockedForDeletion(FailedPrecondition, reason="THREAD_HAS_ACTIVE_RUN"):
+    """Can't delete messages from {thread_id} while a run {run_id} is active."""
+
+
+class ThreadFull(FailedPrecondition, reason="THREAD_FULL"):
+    """Thread {thread_id} has {limit} messages, as many as a thread can have. Go on in a new one."""
 
 
 class ThreadHasActiveRun(FailedPrecondition, reason="THREAD_HAS_ACTIVE_RUN"):
@@ -183,7 +191,7 @@ class SessionBusy(FailedPrecondition, reason="SESSION_BUSY"):
     """Session {session_id} is running code. Wait until it ends, or interrupt it."""
 
 
-# --- already there, out of range ---------------------------------------------------------------------------------------
+# --- already there, out of range --------------------------------------------------------------------------------------
 
 
 class RequestIdReused(AlreadyExists, reason="REQUEST_ID_REUSED"):
@@ -199,11 +207,17 @@ class OffsetPastEnd(OutOfRange, reason="OFFSET_PAST_END"):
     """The offset {offset_bytes} is past the end of file {id}, which has {size_bytes} bytes."""
 
 
-# --- limits ------------------------------------------------------------------------------------------------------------
+# --- limits -----------------------------------------------------------------------------------------------------------
 
 
 class FileTooLarge(ResourceExhausted, reason="FILE_TOO_LARGE"):
     """The file is larger than the limit of {limit_bytes} bytes. {hint}"""
+
+
+class StorageFull(ResourceExhausted, reason="STORAGE_FULL"):
+    """The server's disk for files is full. Nothing was stored; try again when space has been made."""
+
+    retry_seconds = 30.0
 
 
 class TooManyCalls(ResourceExhausted, reason="TOO_MANY_CALLS"):
@@ -220,7 +234,7 @@ class SandboxCapacity(ResourceExhausted, reason="SANDBOX_CAPACITY"):
     retry_seconds = 5.0
 
 
-# --- unavailable -------------------------------------------------------------------------------------------------------
+# --- unavailable ------------------------------------------------------------------------------------------------------
 
 
 class ShuttingDown(Unavailable, reason="SHUTTING_DOWN"):

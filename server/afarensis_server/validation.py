@@ -21,8 +21,6 @@ from .errors import FieldViolation, InvalidFields
 #: What a function and a response format may be called: models write these names.
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]+")
 
-# Error details travel in HTTP/2 trailers, which both ends limit to about 8 KiB in all.
-_REPORT_CHARACTERS = 2_400
 _ECHO_CHARACTERS = 48
 
 # No encoding of UTF-8 has surrogates, and no text column of PostgreSQL takes NUL.
@@ -41,8 +39,6 @@ class Reason(StrEnum):
     TOO_MANY_ITEMS = "TOO_MANY_ITEMS"
     DUPLICATE_ITEM = "DUPLICATE_ITEM"
     OUT_OF_RANGE_VALUE = "OUT_OF_RANGE_VALUE"
-    #: Stands for the violations that did not fit into the report.
-    MORE_VIOLATIONS = "MORE_VIOLATIONS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +53,8 @@ class SharedLimits:
     metadata_value_characters: int = 512
     #: Characters of the name of a function or of a response format.
     function_name_characters: int = 64
+    #: Seconds that a tool may let one execution take at most.
+    execution_seconds: float = 600
     #: The highest sampling temperature; the lowest is 0.
     temperature: float = 2
     #: The highest nucleus sampling mass; the lowest is 0.
@@ -68,7 +66,7 @@ class SharedLimits:
 
 
 def echo(value: str) -> str:
-    """A client's own words, cut to what an error can carry, without what cannot be encoded."""
+    """A client's own words, cut to what a sentence can carry, without what cannot be encoded."""
     short = value if len(value) <= _ECHO_CHARACTERS else value[: _ECHO_CHARACTERS - 1] + "…"
     return _UNSTORABLE.sub("\ufffd", short)
 
@@ -98,7 +96,7 @@ class Violations:
     def check(self) -> None:
         """Raise InvalidFields if there is any violation."""
         if self._found:
-            raise InvalidFields(_fitting(self._found))
+            raise InvalidFields(self._found)
 
     def required(self, field: str) -> None:
         self.add(field, Reason.REQUIRED, f"Missing required parameter: '{self.path(field)}'.")
@@ -188,17 +186,6 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-def _fitting(found: Sequence[FieldViolation]) -> Sequence[FieldViolation]:
-    """The violations that fit into an error, the first always, and a last one that counts the others."""
-    total = 0
-    for index, violation in enumerate(found):
-        total += len(violation.field) + len(violation.reason) + len(violation.description)
-        if total > _REPORT_CHARACTERS and index > 0:
-            more = FieldViolation("", Reason.MORE_VIOLATIONS, f"There are {len(found) - index} more violations.")
-            return [*found[:index], more]
-    return found
-
-
 def check_request_id(violations: Violations, request_id: str) -> None:
     violations.string("request_id", request_id, maximum=violations.limits.request_id_characters)
 
@@ -246,8 +233,21 @@ def check_tools(violations: Violations, field: str, tools: Sequence[Tool], *, ma
                 if tool.type in seen:
                     violations.duplicate(f"{field}[{index}]", tool.type)
                 seen.add(tool.type)
+                _check_execution_timeout(violations, f"{field}[{index}].code_interpreter", tool)
             case FunctionTool():
                 _check_function(violations, f"{field}[{index}].function", tool, seen)
+
+
+def _check_execution_timeout(violations: Violations, field: str, tool: CodeInterpreterTool) -> None:
+    seconds = tool.execution_timeout_seconds
+    if seconds is not None and not 0 < seconds <= violations.limits.execution_seconds:
+        path = violations.path(f"{field}.execution_timeout")
+        violations.add(
+            f"{field}.execution_timeout",
+            Reason.OUT_OF_RANGE_VALUE,
+            f"Invalid '{path}': expected more than 0 and at most {violations.limits.execution_seconds:g} seconds, "
+            f"but got {seconds:g} instead.",
+        )
 
 
 def _check_function(violations: Violations, field: str, tool: FunctionTool, seen: set[str]) -> None:

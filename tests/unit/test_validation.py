@@ -134,9 +134,13 @@ def test_file_ids_are_limited_and_unique() -> None:
     ] == [(field, "TOO_MANY_ITEMS"), (f"{field}[1]", "REQUIRED"), (f"{field}[2]", "DUPLICATE_ITEM")]
 
 
-def test_report_of_many_violations_stays_small_and_counts_the_rest() -> None:
-    tools = [FunctionTool("\ud800" * 1_000) for _ in range(128)]
-    violations = found(lambda v: check_tools(v, "tools", tools, maximum=128))
-    assert sum(len("".join(violation)) for violation in violations) < 3_000
-    assert violations[-1][1] == "MORE_VIOLATIONS"
-    "".join(description for _, _, description in violations).encode()
+@pytest.mark.parametrize("seconds", [0, -1, 600.5, float("nan"), float("inf")])
+def test_execution_timeout_outside_of_its_range_is_refused(seconds: float) -> None:
+    ((field, reason, _),) = found(lambda v: check_tools(v, "tools", [CodeInterpreterTool(seconds)], maximum=1))
+    assert (field, reason) == ("tools[0].code_interpreter.execution_timeout", "OUT_OF_RANGE_VALUE")
+
+
+def test_words_of_the_client_are_echoed_in_short_and_encodable() -> None:
+    tools = [FunctionTool("\ud800" * 1_000), FunctionTool("x" * 1_000), FunctionTool("x" * 1_000)]
+    for _, _, description in found(lambda v: check_tools(v, "tools", tools, maximum=3)):
+        assert len(description.encode()) < 300
