@@ -84,14 +84,14 @@ class Cells:
 
     def _compile(self, source: str, name: str) -> list[CodeType]:
         """The cell as code: all but the last expression, and the last expression alone unless ``;`` follows it."""
-        source = self._magics.rewrite(source, name)
-        tree = ast.parse(source, name)
+        source, tree = self._magics.parse(source, name)
         last = tree.body[-1] if tree.body else None
         if not isinstance(last, ast.Expr) or _ends_with_semicolon(source, last):
             return [self._code(tree, name, "exec")]
         expression = ast.Expression(last.value)
         del tree.body[-1]
-        return [self._code(tree, name, "exec"), self._code(expression, name, "eval")]
+        statements = [self._code(tree, name, "exec")] if tree.body else []
+        return [*statements, self._code(expression, name, "eval")]
 
     def _code(self, tree: ast.Module | ast.Expression, name: str, mode: str) -> CodeType:
         code: CodeType = compile(tree, name, mode, flags=self._flags, dont_inherit=True)

@@ -66,26 +66,24 @@ class Magics:
             "writefile": self._writefile,
         }
 
-    def rewrite(self, source: str, filename: str) -> str:
-        """The source with its magic lines as calls. Lines keep their numbers. Other syntax errors are left in."""
+    def parse(self, source: str, filename: str) -> tuple[str, ast.Module]:
+        """The source with its magic lines as calls, and parsed. Lines keep their numbers.
+
+        Raises SyntaxError, ValueError, RecursionError or MemoryError, as parsing does.
+        """
         if (start := _CELL.match(source)) is not None:
-            return self._rewrite_cell(source, start.end())
-        lines: list[str] | None = None
+            source = self._rewrite_cell(source, start.end())
         while True:
             try:
-                ast.parse(source, filename)
+                return source, ast.parse(source, filename)
             except SyntaxError as error:
-                lines = source.split("\n") if lines is None else lines
+                lines = source.split("\n")
                 number = (error.lineno or 0) - 1
                 call = self._call_of(lines[number]) if 0 <= number < len(lines) else None
                 if call is None:
-                    return source
+                    raise
                 lines[number] = call
                 source = "\n".join(lines)
-            except (ValueError, RecursionError, MemoryError):
-                return source  # compiling it tells the user
-            else:
-                return source
 
     def run(self, mark: str, rest: str, body: str | None = None, *, assigned: bool = False) -> object:
         """What a rewritten line calls."""

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ WARM_MODULES = (
     "matplotlib.pyplot",
 )
 
-#: Fonts with Chinese, Japanese or Korean characters, best first. matplotlib falls back to those that are there.
+#: Fonts with Chinese, Japanese or Korean characters, best first. Text falls back to the first that is there.
 CJK_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
@@ -60,6 +61,8 @@ COMMON_CJK_NAMES = (
     "AppleGothic",
 )
 
+_FIND = "_find_fonts_by_props"
+
 
 def prepare() -> None:
     """Import what sessions commonly need and configure it. Leaves one thread and no open sockets."""
@@ -91,19 +94,36 @@ def _font_directories() -> list[str]:
 
 
 def _configure_fonts() -> None:
-    matplotlib, manager = _import("matplotlib"), _import("matplotlib.font_manager")
-    if matplotlib is None or manager is None:
+    manager = _import("matplotlib.font_manager")
+    if manager is None:
         return
+    fonts = manager.fontManager
     for directory in _font_directories():
         for path in manager.findSystemFonts(directory):
-            manager.fontManager.addfont(path)
-    fonts = {entry.name: entry for entry in manager.fontManager.ttflist}
-    found = [name for name in CJK_FONTS if name in fonts]
-    if found:
-        manager.fontManager.ttflist += [
-            replace(fonts[found[0]], name=name) for name in COMMON_CJK_NAMES if name not in fonts
-        ]
-        # matplotlib falls back along font.family, not along font.sans-serif.
-        matplotlib.rcParams["font.family"] = ["sans-serif", *found]
-        # rcdefaults() and styles go back to this one.
-        matplotlib.rcParamsDefault["font.family"] = matplotlib.rcParams["font.family"]
+            fonts.addfont(path)
+    by_name = {entry.name: entry for entry in fonts.ttflist}
+    best = next((by_name[name] for name in CJK_FONTS if name in by_name), None)
+    if best is None:
+        return
+    names = [best.name, *(name for name in COMMON_CJK_NAMES if name not in by_name)]
+    # One weight answers for the bold one too, without a warning at each title.
+    fonts.ttflist += [replace(best, name=name, weight=weight) for name in names for weight in (400, 700)]
+    _fall_back(fonts, best.fname)
+
+
+def _fall_back(fonts: Any, path: str) -> None:
+    """Have every text fall back to one more font.
+
+    The rcParams know a fallback as well, but any style or ``sns.set_theme()`` overwrites it; so the one method that all
+    backends ask is wrapped, which is private to matplotlib.
+    """
+    find = getattr(fonts, _FIND, None)
+    if find is None:
+        return  # another matplotlib than the one of requirements/guest.txt
+
+    @wraps(find)
+    def find_with_fallback(*arguments: Any, **options: Any) -> list[str]:
+        found: list[str] = find(*arguments, **options)
+        return found if path in found else [*found, path]
+
+    setattr(fonts, _FIND, find_with_fallback)
