@@ -43,7 +43,7 @@ def generated_by(items: Iterable[ExecutionItem]) -> Generated:
 
 def annotate(text: str, files: Mapping[str, str]) -> tuple[FilePathAnnotation, ...]:
     """The annotations of a text: one for each place that cites a file by its path, in order."""
-    annotations = {}
+    annotations: dict[int, FilePathAnnotation] = {}
     # Known paths first, longest first: they may hold spaces or brackets that the pattern below would stop at.
     for path in sorted(files, key=len, reverse=True):
         citation = _SCHEME + path

@@ -13,7 +13,7 @@ from .. import ids
 from ..clock import now
 from ..domain.events import EventDraft
 from ..domain.runs import Run, RunError, RunErrorCode, RunStatus
-from ..errors import DomainError, ResourceExhausted
+from ..errors import DomainError, ResourceExhausted, RunNotFound
 from ..events.log import EventLog
 from ..sessions.service import Sessions
 from ..store import queue, runs
@@ -197,6 +197,8 @@ class RunEngine:
             stopped, failure = await self._converse(taken, conversation)
             await recorder.close()
             await self._conclude(recorder, taken, conversation.unfinished(), stopped, failure)
+        except RunNotFound:
+            log.info("run deleted while it was worked on")
         except Exception:
             # Nothing more can be written about this run here. Its lease runs out, and it is taken up again.
             log.exception("run abandoned")

@@ -1,7 +1,7 @@
 """What clients may do with runs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
@@ -154,9 +154,9 @@ class Runs:
         method: str,
         request_id: str,
         content: object,
-        create: "requests.Create",
+        create: Callable[[Transaction], str],
     ) -> str:
-        fingerprint = requests.fingerprint(content)
+        fingerprint = requests.fingerprint_of(content)
         return await self._database.write(
             lambda tx: requests.once(tx, project, method, request_id, fingerprint, lambda: create(tx))
         )

@@ -84,8 +84,8 @@ def advance_step(
     usage: Usage | None = None,
 ) -> tuple[RunStep, EventDraft]:
     """The step in its final status, with the event that says so."""
-    times = {_STEP_TIME_FIELDS[status]: now}
-    advanced = replace(step, status=status, details=details, last_error=error, usage=usage, **times)
+    changes: dict[str, Any] = {_STEP_TIME_FIELDS[status]: now}
+    advanced = replace(step, status=status, details=details, last_error=error, usage=usage, **changes)
     return advanced, EventDraft(EventType(f"thread.run.step.{status}"), advanced)
 
 

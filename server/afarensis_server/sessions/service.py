@@ -106,7 +106,7 @@ class Sessions:
 
     async def __aenter__(self) -> Self:
         # What an earlier process left open died with it.
-        await self._database.write(lambda tx: session_rows.mark_lost(tx.connection, now()))
+        await self._database.write(lambda tx: session_rows.lose_all(tx.connection, now()))
         self._reaper = asyncio.create_task(self._reap(), name="session reaper")
         return self
 
