@@ -1,0 +1,51 @@
+"""Messages as rows."""
+
+from sqlalchemy import Connection, func, select
+
+from ..domain.threads import Message
+from . import tables
+from .pages import Page, PageRequest
+from .rows import Rows
+
+_rows = Rows(tables.messages, Message)
+
+
+def insert(connection: Connection, *messages: Message) -> None:
+    _rows.insert(connection, *messages)
+
+
+def get(connection: Connection, project: str, message_id: str) -> Message | None:
+    return _rows.get(connection, project, message_id)
+
+
+def update(connection: Connection, message: Message) -> bool:
+    """False when there is no such row."""
+    return _rows.update(connection, message)
+
+
+def delete(connection: Connection, project: str, message_id: str) -> bool:
+    """False when there is no such row."""
+    return _rows.delete(connection, project, message_id)
+
+
+def list_page(
+    connection: Connection, project: str, page: PageRequest, thread_id: str, run_id: str | None = None
+) -> Page[Message]:
+    return _rows.list_page(connection, project, page, {"thread_id": thread_id, "run_id": run_id})
+
+
+def list_for_prompt(connection: Connection, project: str, thread_id: str, newest: int | None = None) -> list[Message]:
+    """A thread's messages, oldest first: all of them, or this many of the newest."""
+    columns = tables.messages.c
+    statement = (
+        _rows.select.where(columns.project == project, columns.thread_id == thread_id)
+        .order_by(columns.create_time.desc(), columns.id.desc())
+        .limit(newest)
+    )
+    return _rows.all(connection, statement)[::-1]
+
+
+def count(connection: Connection, project: str, thread_id: str) -> int:
+    columns = tables.messages.c
+    statement = select(func.count()).where(columns.project == project, columns.thread_id == thread_id)
+    return connection.execute(statement).scalar_one()

@@ -1,0 +1,112 @@
+"""Keyset pagination over (create_time, id), with page tokens that cannot be forged or carried to another list.
+
+A token is the key of the last row seen, behind a MAC over that key and over all that defines the list: project, table,
+filters, order. It holds no secret and needs no state, so it stays valid while rows come and go.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+from sqlalchemy import Connection, Select, Table, literal, select, tuple_
+
+from ..errors import PageTokenInvalid
+from . import tables
+from .types import UtcTime, from_microseconds, microseconds
+
+Item = TypeVar("Item")
+
+#: The size of a page when none is asked for.
+DEFAULT_PAGE_SIZE = 20
+#: The largest page; a request for more is refused where fields are validated.
+MAX_PAGE_SIZE = 100
+
+_MAC_BYTES = 16
+_TIME_BYTES = 8
+_SELECT_SECRET = select(tables.keys.c.value).where(tables.keys.c.name == "page_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Which page: ``size`` 0 is the default; ``token`` "" is the first page; newest first unless told otherwise."""
+
+    size: int = 0
+    token: str = ""
+    descending: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """Some items of a list, and the token of the next page ("" on the last one)."""
+
+    items: list[Item]
+    next_token: str = ""
+
+
+class Listed(Protocol):
+    """What a list is ordered by."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def create_time(self) -> datetime: ...
+
+
+T = TypeVar("T", bound=Listed)
+
+
+def read_page(
+    connection: Connection,
+    project: str,
+    request: PageRequest,
+    table: Table,
+    filters: Mapping[str, Sequence[str]],
+    statement: Select[Any],
+    value: Callable[[Sequence[Any]], T],
+) -> Page[T]:
+    """The page of a statement's rows that a request asks for. Raises PageTokenInvalid for a token of another list."""
+    size = request.size or DEFAULT_PAGE_SIZE
+    scope = json.dumps([project, table.name, sorted(filters.items()), request.descending]).encode()
+    columns = (table.c.create_time, table.c.id)
+    if request.token:
+        time, last_id = _open_token(_secret(connection), scope, request.token)
+        seen = tuple_(literal(time, UtcTime()), literal(last_id))
+        statement = statement.where(tuple_(*columns) < seen if request.descending else tuple_(*columns) > seen)
+    statement = statement.order_by(*((column.desc() for column in columns) if request.descending else columns))
+    items = [value(row) for row in connection.execute(statement.limit(size + 1))]
+    if len(items) <= size:
+        return Page(items)
+    del items[size:]
+    return Page(items, _make_token(_secret(connection), scope, items[-1]))
+
+
+def _secret(connection: Connection) -> bytes:
+    secret: bytes = connection.execute(_SELECT_SECRET).scalar_one()
+    return secret
+
+
+def _make_token(secret: bytes, scope: bytes, last: Listed) -> str:
+    key = microseconds(last.create_time).to_bytes(_TIME_BYTES, "big", signed=True) + last.id.encode()
+    return base64.urlsafe_b64encode(_mac(secret, scope, key) + key).rstrip(b"=").decode()
+
+
+def _open_token(secret: bytes, scope: bytes, token: str) -> tuple[datetime, str]:
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except ValueError as error:
+        raise PageTokenInvalid from error
+    mac, key = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+    if not hmac.compare_digest(mac, _mac(secret, scope, key)):
+        raise PageTokenInvalid
+    return from_microseconds(int.from_bytes(key[:_TIME_BYTES], "big", signed=True)), key[_TIME_BYTES:].decode()
+
+
+def _mac(secret: bytes, scope: bytes, key: bytes) -> bytes:
+    # The length keeps the end of the scope and the beginning of the key apart.
+    message = len(scope).to_bytes(8, "big") + scope + key
+    return hmac.digest(secret, message, hashlib.sha256)[:_MAC_BYTES]

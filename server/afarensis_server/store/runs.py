@@ -1,0 +1,69 @@
+"""Runs as rows, each with the counter of its event log."""
+
+from collections.abc import Collection
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+
+from ..domain.runs import Run, RunStatus
+from . import tables
+from .pages import Page, PageRequest
+from .rows import Rows
+
+_rows = Rows(tables.runs, Run)
+_insert_log = tables.event_logs.insert()
+
+
+def insert(connection: Connection, run: Run) -> None:
+    """Store a new run with an empty event log. The thread must have no other run that is not over."""
+    _rows.insert(connection, run)
+    connection.execute(_insert_log, {"run_id": run.id, "project": run.project, "last_sequence": 0, "ended": False})
+
+
+def get(connection: Connection, project: str, run_id: str) -> Run | None:
+    return _rows.get(connection, project, run_id)
+
+
+def update(connection: Connection, run: Run) -> bool:
+    """False when there is no such row."""
+    return _rows.update(connection, run)
+
+
+def delete(connection: Connection, project: str, run_id: str) -> bool:
+    """Delete a run with its steps and events. False when there is no such row."""
+    return _rows.delete(connection, project, run_id)
+
+
+def list_page(
+    connection: Connection,
+    project: str,
+    page: PageRequest,
+    *,
+    thread_id: str | None = None,
+    assistant_id: str | None = None,
+    statuses: Collection[RunStatus] = (),
+) -> Page[Run]:
+    filters = {"thread_id": thread_id, "assistant_id": assistant_id, "status": statuses}
+    return _rows.list_page(connection, project, page, filters)
+
+
+def active_for_thread(connection: Connection, project: str, thread_id: str) -> Run | None:
+    """The run that locks the thread."""
+    columns = tables.runs.c
+    statement = _rows.select.where(columns.project == project, columns.thread_id == thread_id, tables.ACTIVE_RUN)
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _rows.value(row)
+
+
+def expired_before(connection: Connection, time: datetime) -> list[Run]:
+    """Runs of all projects that are not over, though their time is."""
+    expire_time = tables.runs.c.expire_time
+    return _rows.all(connection, _rows.select.where(expire_time <= time).order_by(expire_time))
+
+
+def next_expiry(connection: Connection, after: datetime) -> datetime | None:
+    """When the next run of any project expires; None when none is to."""
+    expire_time = tables.runs.c.expire_time
+    return connection.execute(
+        select(expire_time).where(expire_time > after).order_by(expire_time).limit(1)
+    ).scalar_one_or_none()

@@ -1,0 +1,62 @@
+"""Sessions as rows."""
+
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+
+from ..domain.sessions import Session, SessionStatus
+from . import tables
+from .pages import Page, PageRequest
+from .rows import Rows
+
+_rows = Rows(tables.sessions, Session)
+
+
+def insert(connection: Connection, session: Session) -> None:
+    """Store a new session. Its thread, if it has one, must have no other active session."""
+    _rows.insert(connection, session)
+
+
+def get(connection: Connection, project: str, session_id: str) -> Session | None:
+    return _rows.get(connection, project, session_id)
+
+
+def update(connection: Connection, session: Session) -> bool:
+    """False when there is no such row."""
+    return _rows.update(connection, session)
+
+
+def delete(connection: Connection, project: str, session_id: str) -> bool:
+    """False when there is no such row."""
+    return _rows.delete(connection, project, session_id)
+
+
+def list_page(
+    connection: Connection,
+    project: str,
+    page: PageRequest,
+    thread_id: str | None = None,
+    status: SessionStatus | None = None,
+) -> Page[Session]:
+    return _rows.list_page(connection, project, page, {"thread_id": thread_id, "status": status})
+
+
+def active_for_thread(connection: Connection, project: str, thread_id: str) -> Session | None:
+    columns = tables.sessions.c
+    statement = _rows.select.where(columns.project == project, columns.thread_id == thread_id, tables.ACTIVE_SESSION)
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _rows.value(row)
+
+
+def exists_for_thread(connection: Connection, project: str, thread_id: str) -> bool:
+    """Whether the thread has, or ever had, a session."""
+    columns = tables.sessions.c
+    statement = select(columns.id).where(columns.project == project, columns.thread_id == thread_id).limit(1)
+    return connection.execute(statement).first() is not None
+
+
+def lose_all(connection: Connection, time: datetime) -> int:
+    """Mark all active sessions as lost, when their server has ended; tells how many there were."""
+    table = tables.sessions
+    statement = table.update().where(table.c.status == SessionStatus.ACTIVE)
+    return connection.execute(statement.values(status=SessionStatus.LOST, close_time=time)).rowcount

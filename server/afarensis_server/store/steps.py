@@ -1,0 +1,43 @@
+"""Run steps as rows."""
+
+from sqlalchemy import Connection
+
+from ..domain.runs import RunStep
+from . import tables
+from .pages import Page, PageRequest
+from .rows import Rows
+
+_rows = Rows(tables.run_steps, RunStep)
+
+
+def insert(connection: Connection, step: RunStep) -> None:
+    _rows.insert(connection, step)
+
+
+def get(connection: Connection, project: str, step_id: str) -> RunStep | None:
+    return _rows.get(connection, project, step_id)
+
+
+def update(connection: Connection, step: RunStep) -> bool:
+    """False when there is no such row."""
+    return _rows.update(connection, step)
+
+
+def delete(connection: Connection, project: str, step_id: str) -> bool:
+    """False when there is no such row."""
+    return _rows.delete(connection, project, step_id)
+
+
+def list_page(connection: Connection, project: str, page: PageRequest, run_id: str) -> Page[RunStep]:
+    return _rows.list_page(connection, project, page, {"run_id": run_id})
+
+
+def list_of_run(connection: Connection, project: str, run_id: str) -> list[RunStep]:
+    """All steps of a run, oldest first."""
+    columns = tables.run_steps.c
+    return _rows.all(
+        connection,
+        _rows.select.where(columns.project == project, columns.run_id == run_id).order_by(
+            columns.create_time, columns.id
+        ),
+    )

@@ -1,0 +1,290 @@
+"""Every table. Columns bear the names of the values' fields; each row belongs to a project.
+
+A change here needs a migration in `migrations/versions`; a test compares the two.
+"""
+
+from collections.abc import Mapping
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+from ..domain.events import EventType
+from ..domain.files import FilePurpose
+from ..domain.runs import (
+    TERMINAL_RUN_STATUSES,
+    RequiredAction,
+    RunError,
+    RunIncompleteReason,
+    RunStatus,
+    StepDetails,
+    StepStatus,
+    TruncationStrategy,
+    Usage,
+)
+from ..domain.sessions import SessionLimits, SessionStatus
+from ..domain.threads import Attachment, MessageContent, MessageIncompleteReason, MessageRole, MessageStatus
+from ..domain.tools import ResponseFormat, Tool, ToolChoice, ToolResources
+from .types import Choice, Json, UtcTime
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+_Metadata = Mapping[str, str]
+
+# Conditions of partial indexes. A query has to repeat them word for word to be served by the index.
+#: The run is not over.
+ACTIVE_RUN = text("status NOT IN ({})".format(", ".join(f"'{status}'" for status in sorted(TERMINAL_RUN_STATUSES))))
+#: The session is a thread's, and open.
+ACTIVE_SESSION = text(f"status = '{SessionStatus.ACTIVE}' AND thread_id IS NOT NULL")
+
+assistants = Table(
+    "assistants",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("name", Text),
+    Column("description", Text),
+    Column("instructions", Text),
+    Column("tools", Json(tuple[Tool, ...]), nullable=False),
+    Column("tool_resources", Json(ToolResources), nullable=False),
+    Column("metadata", Json(_Metadata), nullable=False),
+    Column("temperature", Float),
+    Column("top_p", Float),
+    Column("response_format", Json(ResponseFormat)),
+    Column("reasoning_effort", Text),
+    Index(None, "project", "create_time", "id"),
+)
+
+threads = Table(
+    "threads",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("tool_resources", Json(ToolResources), nullable=False),
+    Column("metadata", Json(_Metadata), nullable=False),
+    Index(None, "project", "create_time", "id"),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("thread_id", Text, ForeignKey("threads.id", ondelete="CASCADE"), nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("role", Choice(MessageRole), nullable=False),
+    Column("status", Choice(MessageStatus), nullable=False),
+    Column("content", Json(tuple[MessageContent, ...]), nullable=False),
+    Column("attachments", Json(tuple[Attachment, ...]), nullable=False),
+    Column("assistant_id", Text),
+    Column("run_id", Text),
+    Column("incomplete_reason", Choice(MessageIncompleteReason)),
+    Column("complete_time", UtcTime),
+    Column("incomplete_time", UtcTime),
+    Column("metadata", Json(_Metadata), nullable=False),
+    Index(None, "thread_id", "create_time", "id"),
+    Index(None, "thread_id", "run_id", "create_time", "id"),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("purpose", Choice(FilePurpose), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("expire_time", UtcTime),
+    Index(None, "project", "create_time", "id"),
+    Index(None, "project", "purpose", "create_time", "id"),
+    # Which files share a blob.
+    Index(None, "sha256"),
+    Index(
+        None,
+        "expire_time",
+        sqlite_where=text("expire_time IS NOT NULL"),
+        postgresql_where=text("expire_time IS NOT NULL"),
+    ),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("thread_id", Text, ForeignKey("threads.id", ondelete="CASCADE"), nullable=False),
+    # Not a foreign key: a run outlives its assistant.
+    Column("assistant_id", Text, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("status", Choice(RunStatus), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("instructions", Text),
+    Column("tools", Json(tuple[Tool, ...]), nullable=False),
+    Column("tool_resources", Json(ToolResources), nullable=False),
+    Column("metadata", Json(_Metadata), nullable=False),
+    Column("temperature", Float),
+    Column("top_p", Float),
+    Column("max_prompt_tokens", BigInteger),
+    Column("max_completion_tokens", BigInteger),
+    Column("truncation_strategy", Json(TruncationStrategy), nullable=False),
+    Column("tool_choice", Json(ToolChoice), nullable=False),
+    Column("parallel_tool_calls", Boolean, nullable=False),
+    Column("response_format", Json(ResponseFormat)),
+    Column("reasoning_effort", Text),
+    Column("required_action", Json(RequiredAction)),
+    Column("last_error", Json(RunError)),
+    Column("incomplete_reason", Choice(RunIncompleteReason)),
+    Column("expire_time", UtcTime),
+    Column("start_time", UtcTime),
+    Column("cancel_time", UtcTime),
+    Column("fail_time", UtcTime),
+    Column("complete_time", UtcTime),
+    Column("incomplete_time", UtcTime),
+    Column("expired_time", UtcTime),
+    Column("usage", Json(Usage)),
+    Index(None, "project", "create_time", "id"),
+    Index(None, "thread_id", "create_time", "id"),
+    # The thread's lock: one run at a time that is not over.
+    Index("uq_runs_active_thread", "thread_id", unique=True, sqlite_where=ACTIVE_RUN, postgresql_where=ACTIVE_RUN),
+    Index(
+        None,
+        "expire_time",
+        sqlite_where=text("expire_time IS NOT NULL"),
+        postgresql_where=text("expire_time IS NOT NULL"),
+    ),
+)
+
+run_steps = Table(
+    "run_steps",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    Column("thread_id", Text, nullable=False),
+    Column("assistant_id", Text, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("status", Choice(StepStatus), nullable=False),
+    Column("details", Json(StepDetails), nullable=False),
+    Column("last_error", Json(RunError)),
+    Column("complete_time", UtcTime),
+    Column("cancel_time", UtcTime),
+    Column("fail_time", UtcTime),
+    Column("expired_time", UtcTime),
+    Column("metadata", Json(_Metadata), nullable=False),
+    Column("usage", Json(Usage)),
+    Index(None, "run_id", "create_time", "id"),
+)
+
+# One row for each run, made with it: appending takes the next sequences here, without touching the wide row of the run.
+event_logs = Table(
+    "event_logs",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("last_sequence", BigInteger, nullable=False),
+    # True after the event that ends the run: nothing may follow it.
+    Column("ended", Boolean, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    # Increases over all runs and is never used twice, for a feed of the whole project.
+    Column("position", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("run_id", Text, ForeignKey("event_logs.run_id", ondelete="CASCADE"), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("type", Choice(EventType), nullable=False),
+    # JSON of the payload that belongs to the type; `events.log` reads and writes it.
+    Column("payload", Text, nullable=False),
+    Index("uq_events_run_id_sequence", "run_id", "sequence", unique=True),
+    sqlite_autoincrement=True,
+)
+
+# A row for each run that a worker is to take, or has taken. No row: nothing to do, or waiting for the client.
+run_queue = Table(
+    "run_queue",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("enqueue_time", UtcTime, nullable=False),
+    # Who has it, until when; both NULL while nobody has.
+    Column("owner", Text),
+    Column("lease_until", UtcTime),
+    Index(None, "enqueue_time", "run_id"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("status", Choice(SessionStatus), nullable=False),
+    # Not a foreign key: what a session used is accounted for after its thread is gone.
+    Column("thread_id", Text),
+    Column("limits", Json(SessionLimits), nullable=False),
+    Column("idle_seconds", Float, nullable=False),
+    Column("life_seconds", Float, nullable=False),
+    Column("last_active_time", UtcTime, nullable=False),
+    Column("expire_time", UtcTime, nullable=False),
+    Column("close_time", UtcTime),
+    Column("file_ids", Json(tuple[str, ...]), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("metadata", Json(_Metadata), nullable=False),
+    Index(None, "project", "create_time", "id"),
+    Index(None, "project", "status", "create_time", "id"),
+    Index(None, "thread_id", "create_time", "id"),
+    Index(
+        "uq_sessions_active_thread",
+        "thread_id",
+        unique=True,
+        sqlite_where=ACTIVE_SESSION,
+        postgresql_where=ACTIVE_SESSION,
+    ),
+)
+
+# What a request_id created, so that repeating the call creates nothing twice.
+requests = Table(
+    "requests",
+    metadata,
+    Column("project", Text, primary_key=True),
+    Column("method", Text, primary_key=True),
+    Column("request_id", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("resource_id", Text, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Index(None, "create_time"),
+)
+
+# Keys of this installation (no tenant's), made by the migration that adds them.
+keys = Table(
+    "keys",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
