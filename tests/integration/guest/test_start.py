@@ -18,6 +18,42 @@ open_after = [os.readlink(f"/proc/self/fd/{fd}") for fd in set(os.listdir("/proc
 print(json.dumps({"threads": len(os.listdir("/proc/self/task")), "opened": open_after}))
 """
 
+SIBLINGS = """
+import os, socket, sys
+sys.path.insert(0, sys.argv[1])
+from afarensis_guest.frames import encode
+from afarensis_guest.runner import prepare, serve
+prepare()
+for number in range(2):
+    host, control = socket.socketpair()
+    if os.fork() == 0:
+        host.close()
+        serve(control)
+    control.close()
+    code = "import random, numpy; print(random.random(), numpy.random.rand())"
+    host.sendall(encode({"type": "execute", "id": 1, "code": code}))
+    received = b""
+    while b"result" not in received:
+        received += host.recv(10000)
+    host.close()
+    assert os.wait()[1] == 0
+"""
+
+
+def test_siblings_of_one_prepared_process_draw_different_random_numbers(tmp_path: Path, font_cache: Path) -> None:
+    (tmp_path / "afarensis_guest").symlink_to(GUEST)
+    process = subprocess.run(
+        [guest_python(), "-I", "-B", "-c", SIBLINGS, str(tmp_path)],
+        env={"OPENBLAS_NUM_THREADS": "1", "MPLCONFIGDIR": str(font_cache)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    one, other = (line.split() for line in process.stdout.splitlines())
+    assert one[0] != other[0]
+    assert one[1] != other[1]
+
 
 def test_preparing_leaves_one_thread_and_opens_nothing(tmp_path: Path, font_cache: Path) -> None:
     (tmp_path / "afarensis_guest").symlink_to(GUEST)

@@ -23,6 +23,12 @@ class Interrupts:
         """Take over SIGINT. Also done before each cell, since user code may have set a handler of its own."""
         signal.signal(signal.SIGINT, self._handle)
 
+    @staticmethod
+    def cancel_timers() -> None:
+        """Stop the timers that a cell left behind: their signal would hit the guest itself, or end the process."""
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)
+
     def run(self, call: Callable[[], Value]) -> Value:
         """Call with interrupts on. They are off again when this returns or raises.
 

@@ -7,6 +7,7 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -31,6 +32,8 @@ __all__ = ["prepare", "serve"]
 _exit = os._exit
 #: The exit status when the guest itself failed, with the traceback on descriptor 2.
 INTERNAL_ERROR_STATUS = 70
+#: The guest itself needs some depth; code that lowers the limit gets this one for its next cell.
+LEAST_RECURSION = 1000
 #: Bytes read from the control socket at a time.
 READ_SIZE = 64 * 1024
 
@@ -92,6 +95,9 @@ class Runner:
         before = _cpu_seconds()
         self._interrupts.install()
         outcome = self._cells.run(code)
+        self._interrupts.cancel_timers()
+        if sys.getrecursionlimit() < LEAST_RECURSION:
+            sys.setrecursionlimit(LEAST_RECURSION)
         cpu_seconds = round(_cpu_seconds() - before, 6)
         self._channels.finish({"status": outcome.status, "error": outcome.error, "cpu_seconds": cpu_seconds})
         if self._channels.in_child:
@@ -114,6 +120,8 @@ def _reseed() -> None:
 
 def _install_hooks(flush: Callable[[], None], data_directory: str) -> None:
     sys.argv = [""]
+    # The zygote's folder is not here; child processes that import matplotlib want one that can be written.
+    os.environ["MPLCONFIGDIR"] = str(Path(tempfile.gettempdir(), "matplotlib"))
     if "" not in sys.path:
         # Last, so that a data file named like a module of the standard library does not hide it.
         sys.path.append("")

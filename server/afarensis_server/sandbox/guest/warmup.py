@@ -67,14 +67,15 @@ _FIND = "_find_fonts_by_props"
 def prepare() -> None:
     """Import what sessions commonly need and configure it. Leaves one thread and no open sockets."""
     os.environ.setdefault("MPLBACKEND", "Agg")
-    os.environ.setdefault("MPLCONFIGDIR", tempfile.mkdtemp(prefix="matplotlib-"))
     os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype")
     # A folder of compiled modules beside the user's files would be reported as a result.
     os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     sys.dont_write_bytecode = True
-    for name in WARM_MODULES:
-        _import(name)
-    _configure_fonts()
+    with tempfile.TemporaryDirectory(prefix="matplotlib-") as directory:
+        os.environ.setdefault("MPLCONFIGDIR", directory)
+        for name in WARM_MODULES:
+            _import(name)
+        _configure_fonts()
     for thread in threading.enumerate():
         if thread is not threading.current_thread():
             thread.join(timeout=5)
