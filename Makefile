@@ -20,7 +20,7 @@ help:  ## List the targets
 	@echo '  Flags go in ARGS, for example: make demo ARGS="--model gpt-4.1-mini"'
 
 demo: setup  ## Set everything up and run the main job: a CSV goes in, a chart and a summary come out in demo-out/
-	@$(BIN)/python examples/demo.py $(ARGS)
+	@$(BIN)/python -m examples.demo $(ARGS)
 
 test: check  ## Run everything: static checks, then unit, contract, security, integration and end-to-end tests
 	$(BIN)/python -m pytest $(ARGS)
