@@ -1,0 +1,1 @@
+"""Assistants: a model with instructions, tools and files."""
