@@ -193,6 +193,10 @@ class Channels:
     def _after_fork_in_child(self) -> None:
         # Children print, but they do not speak with the host: a frame of theirs would mix with the parent's.
         self.in_child = True
+        for stream in (self.stdout, self.stderr):
+            # Pools end their workers by a signal, which would take what waits in a buffer with it.
+            with suppress(ValueError, AttributeError):  # user code took the stream apart
+                stream.reconfigure(line_buffering=True)
         self._control.close()
         self._last = None
         self._lock.release()
