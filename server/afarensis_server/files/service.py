@@ -75,7 +75,7 @@ class UploadHead:
 class Files:
     """Files of all projects. One instance owns a blob store."""
 
-    def __init__(self, database: Database, blobs: BlobStore, limits: FileLimits = FileLimits()) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, limits: FileLimits) -> None:
         self._database = database
         self._blobs = blobs
         self._limits = limits

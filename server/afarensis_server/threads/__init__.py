@@ -1,0 +1,1 @@
+"""Threads: conversations, their messages and their files."""
