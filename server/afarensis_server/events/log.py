@@ -6,7 +6,7 @@ waits for the next append; it may come late, drop and come back, without anybody
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -156,7 +156,7 @@ class EventLog:
 
     async def follow(
         self, project: str, run_id: str, after_sequence: int, heartbeat_seconds: float
-    ) -> AsyncIterator[RunEvent | Heartbeat]:
+    ) -> AsyncGenerator[RunEvent | Heartbeat, None]:
         """A heartbeat, then the events behind the cursor: those stored, those to come, until the one that ends the run.
 
         Another heartbeat comes whenever nothing else did for so long. Raises RunNotFound (also when the run is deleted

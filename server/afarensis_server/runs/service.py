@@ -1,7 +1,8 @@
 """What clients may do with runs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
@@ -210,26 +211,28 @@ class Runs:
         last = await self._log.last_sequence(project, run_id)
         try:
             async with asyncio.timeout(timeout_seconds):
-                async for item in self._log.follow(project, run_id, last, timeout_seconds + 1):
-                    # The row may have moved between reading it and following the log: every item is a reason to look.
-                    if isinstance(item, Heartbeat) or isinstance(item.payload, Run):
-                        run = await self.get(project, run_id)
-                        if _is_settled(run):
-                            return run
+                async with aclosing(self._log.follow(project, run_id, last, timeout_seconds + 1)) as items:
+                    async for item in items:
+                        # The row may have moved between reading it and following the log: look at the first item, too.
+                        if isinstance(item, Heartbeat) or isinstance(item.payload, Run):
+                            run = await self.get(project, run_id)
+                            if _is_settled(run):
+                                return run
         except TimeoutError:
             pass
         return await self.get(project, run_id)
 
     async def follow_events(
         self, project: str, run_id: str, after_sequence: int, heartbeat_seconds: float
-    ) -> AsyncIterator[RunEvent | Heartbeat]:
+    ) -> AsyncGenerator[RunEvent | Heartbeat, None]:
         """The events of a run behind a cursor: stored ones, then live ones, until the run is over.
 
         Raises RunNotFound, CursorPastEnd, ShuttingDown.
         """
         await self.get(project, run_id)
-        async for item in self._log.follow(project, run_id, after_sequence, heartbeat_seconds):
-            yield item
+        async with aclosing(self._log.follow(project, run_id, after_sequence, heartbeat_seconds)) as items:
+            async for item in items:
+                yield item
 
     async def list_events(
         self, project: str, run_id: str, after_sequence: int, limit: int
