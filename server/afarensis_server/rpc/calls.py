@@ -31,7 +31,8 @@ class Calls:
         self._ended_by_us: set[asyncio.Task[object]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._draining = False
+        #: No new calls are taken, and those in progress are about to end.
+        self.draining = False
 
     @contextmanager
     def track(self, kind: str) -> Iterator[None]:
@@ -40,7 +41,7 @@ class Calls:
         Raises ShuttingDown when the server drains, also into a call that was in progress and got no more time, and
         TooManyCalls at the limit.
         """
-        if self._draining:
+        if self.draining:
             raise ShuttingDown
         active = self._active[kind]
         if len(active) >= self._limits[kind]:
@@ -64,7 +65,7 @@ class Calls:
 
     def refuse_new(self) -> None:
         """Refuse every new call from now on."""
-        self._draining = True
+        self.draining = True
 
     async def finish(self, grace_seconds: float) -> None:
         """Give the calls in progress some time, then end them, and return when all have cleaned up."""

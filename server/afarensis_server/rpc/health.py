@@ -21,9 +21,7 @@ class Health(health_pb2_grpc.HealthServicer):
     """
 
     def __init__(self, services: tuple[str, ...]) -> None:
-        self._statuses: Mapping[str, int] = dict.fromkeys(
-            services, NOT_SERVING
-        )
+        self._statuses: Mapping[str, int] = dict.fromkeys(services, NOT_SERVING)
         self._changed = asyncio.Event()
 
     def set(self, status: int, *services: str) -> None:

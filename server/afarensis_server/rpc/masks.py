@@ -1,6 +1,4 @@
-"""Field masks of updates (AIP-134), as the contract defines them."""
-
-from collections.abc import Sequence
+"""Which fields a request is about: those that are set, or those that the mask of an update names (AIP-134)."""
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
@@ -12,23 +10,20 @@ ALL = "*"
 _MASK_FIELD = "update_mask"
 
 
+def fields_to_create(request: Message) -> frozenset[str]:
+    """The names of the fields that a request sets. Empty lists, maps and strings without presence are not set."""
+    return frozenset(field.name for field, _ in request.ListFields())
+
+
 def fields_to_change(request: Message, mask: FieldMask, id_field: str) -> frozenset[str]:
     """The names of the fields that an update request changes; every other field of it but ``id_field`` can be.
 
     An empty mask stands for the fields that are set; those named and not set are cleared. Raises UpdateMaskInvalid.
     """
-    fields = request.DESCRIPTOR.fields
-    allowed = [field.name for field in fields if field.name not in (id_field, _MASK_FIELD)]
+    allowed = [field.name for field in request.DESCRIPTOR.fields if field.name not in (id_field, _MASK_FIELD)]
     if not mask.paths:
-        # ListFields leaves out what has no presence and its default value: empty lists and maps.
-        return frozenset(field.name for field, _ in request.ListFields() if field.name in allowed)
-    if ALL in mask.paths and len(mask.paths) == 1:
-        return frozenset(allowed)
-    _check(mask.paths, allowed)
-    return frozenset(mask.paths)
-
-
-def _check(paths: Sequence[str], allowed: Sequence[str]) -> None:
-    for path in paths:
-        if path not in allowed:
+        return fields_to_create(request).intersection(allowed)
+    for path in mask.paths:
+        if path not in allowed and path != ALL:
             raise UpdateMaskInvalid(path, allowed)
+    return frozenset(allowed if ALL in mask.paths else mask.paths)

@@ -49,6 +49,8 @@ class SessionSettings:
     idle_seconds: float = 1_200.0
     #: Seconds after which a session ends once it is idle, however often it was used.
     life_seconds: float = 3_600.0
+    #: The longest life that the creator of a session may choose.
+    max_life_seconds: float = 86_400.0
     #: Seconds that one execution may take when the caller does not say.
     execution_seconds: float = 120.0
     #: Seconds that one execution may take at most.

@@ -1,10 +1,24 @@
 """Assistants."""
 
+from collections.abc import Set as AbstractSet
+from typing import cast
+
 from afarensis import v1 as pb
 
+from ...assistants.service import AssistantFields
 from ...domain.assistants import Assistant
-from .tools import response_format_message, tool_message, tool_resources_message
-from .values import timestamp_message
+from ...validation import Violations
+from .tools import (
+    response_format_message,
+    response_format_value,
+    tool_message,
+    tool_resources_message,
+    tool_resources_value,
+    tools_value,
+)
+from .values import given, timestamp_message
+
+_SCALARS = ("name", "description", "instructions", "temperature", "top_p", "reasoning_effort")
 
 
 def assistant_message(assistant: Assistant) -> pb.Assistant:
@@ -23,3 +37,26 @@ def assistant_message(assistant: Assistant) -> pb.Assistant:
         response_format=response_format_message(assistant.response_format),
         reasoning_effort=assistant.reasoning_effort or "",
     )
+
+
+def assistant_fields(
+    request: pb.CreateAssistantRequest | pb.UpdateAssistantRequest, names: AbstractSet[str]
+) -> AssistantFields:
+    """The named fields of a request, whose names are the same in both requests and in the domain."""
+    found = Violations()
+    fields: dict[str, object] = {name: given(request, name) for name in _SCALARS if name in names}
+    if "model" in names:
+        # Cleared, it becomes the default of the server.
+        fields["model"] = request.model
+    if "tools" in names:
+        fields["tools"] = tools_value(request.tools, "tools", found)
+    if "tool_resources" in names:
+        fields["tool_resources"] = tool_resources_value(request.tool_resources)
+    if "metadata" in names:
+        fields["metadata"] = dict(request.metadata)
+    if "response_format" in names:
+        fields["response_format"] = None
+        if request.HasField("response_format"):
+            fields["response_format"] = response_format_value(request.response_format, "response_format", found)
+    found.check()
+    return cast(AssistantFields, fields)

@@ -1,5 +1,9 @@
 """Runs and run steps."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
 from afarensis import v1 as pb
 
 from ...domain.runs import (
@@ -16,22 +20,41 @@ from ...domain.runs import (
     ToolCall,
     ToolCalls,
 )
+from ...runs.fields import RunFields
+from ...threads.service import MessageFields, ThreadFields
 from ...validation import Reason, Violations
+from ..masks import fields_to_create
 from .executions import code_output_message, result_message
+from .threads import message_inputs, thread_fields
 from .tools import (
     response_format_message,
+    response_format_value,
     tool_choice_message,
+    tool_choice_value,
     tool_message,
     tool_resources_message,
+    tools_value,
     truncation_strategy_message,
+    truncation_strategy_value,
     usage_message,
 )
-from .values import enum_numbers, enum_value, inverse, timestamp_message
+from .values import enum_numbers, enum_value, given, inverse, seconds_value, timestamp_message
 
 _STATUSES = enum_numbers(pb.RunStatus, "RUN_STATUS_", RunStatus)
 _STEP_STATUSES = enum_numbers(pb.RunStepStatus, "RUN_STEP_STATUS_", StepStatus)
 _ERROR_CODES = enum_numbers(pb.LastErrorCode, "LAST_ERROR_CODE_", RunErrorCode)
 _REASONS = enum_numbers(pb.RunIncompleteReason, "RUN_INCOMPLETE_REASON_", RunIncompleteReason)
+_SCALARS = (
+    "model",
+    "instructions",
+    "additional_instructions",
+    "temperature",
+    "top_p",
+    "max_prompt_tokens",
+    "max_completion_tokens",
+    "parallel_tool_calls",
+    "reasoning_effort",
+)
 
 
 def run_message(run: Run) -> pb.Run:
@@ -128,7 +151,74 @@ def tool_call_message(call: ToolCall) -> pb.ToolCall:
             return pb.ToolCall(id=call.id, function=function)
 
 
-def run_status_value(number: int, path: str, found: Violations) -> RunStatus | None:
-    if number == pb.RUN_STATUS_UNSPECIFIED:
-        found.add(path, Reason.INVALID_VALUE, f"Invalid '{path}': RUN_STATUS_UNSPECIFIED is no status to filter by.")
-    return enum_value(number, inverse(_STATUSES), path, found)
+def run_statuses_value(numbers: Sequence[int]) -> tuple[RunStatus, ...]:
+    """The statuses of a filter."""
+    found = Violations()
+    statuses = []
+    for index, number in enumerate(numbers):
+        path = f"statuses[{index}]"
+        status = enum_value(number, inverse(_STATUSES), path, found)
+        if status is not None:
+            statuses.append(status)
+        elif number == pb.RUN_STATUS_UNSPECIFIED:
+            found.add(
+                path, Reason.INVALID_VALUE, f"Invalid '{path}': RUN_STATUS_UNSPECIFIED is no status to filter by."
+            )
+    found.check()
+    return tuple(statuses)
+
+
+def run_fields(request: pb.CreateRunRequest, path: str) -> tuple[RunFields, list[MessageFields]]:
+    """The fields of a run to create and the messages to add before; ``path`` is that of the request, with its dot."""
+    found = Violations()
+    names = fields_to_create(request)
+    fields: dict[str, object] = {name: given(request, name) for name in _SCALARS if name in names}
+    fields["assistant_id"] = request.assistant_id
+    if "tools" in names:
+        fields["tools"] = tools_value(request.tools, f"{path}tools", found)
+    if "metadata" in names:
+        fields["metadata"] = dict(request.metadata)
+    if "truncation_strategy" in names:
+        strategy = truncation_strategy_value(request.truncation_strategy, f"{path}truncation_strategy", found)
+        fields["truncation_strategy"] = strategy
+    if "tool_choice" in names:
+        fields["tool_choice"] = tool_choice_value(request.tool_choice, f"{path}tool_choice", found)
+    if "response_format" in names:
+        fields["response_format"] = response_format_value(request.response_format, f"{path}response_format", found)
+    if "ttl" in names:
+        fields["ttl_seconds"] = seconds_value(request.ttl, f"{path}ttl", found)
+    found.check()
+    return cast(RunFields, fields), message_inputs(request.additional_messages, f"{path}additional_messages")
+
+
+@dataclass(frozen=True, slots=True)
+class NewThreadAndRun:
+    """What it takes to create a thread and a run on it."""
+
+    thread: ThreadFields
+    messages: list[MessageFields]
+    run: RunFields
+    additional_messages: list[MessageFields]
+
+
+def thread_and_run_fields(request: pb.CreateThreadAndRunRequest) -> NewThreadAndRun:
+    found = Violations()
+    for path, value in (
+        ("thread.request_id", request.thread.request_id),
+        ("run.request_id", request.run.request_id),
+        ("run.thread_id", request.run.thread_id),
+    ):
+        if value:
+            found.add(
+                path, Reason.INVALID_VALUE, f"Invalid '{path}': must be empty when thread and run are created together."
+            )
+    if not request.HasField("run"):
+        found.required("run")
+    found.check()
+    run, additional_messages = run_fields(request.run, "run.")
+    return NewThreadAndRun(
+        thread_fields(request.thread, fields_to_create(request.thread)),
+        message_inputs(request.thread.messages, "thread.messages"),
+        run,
+        additional_messages,
+    )

@@ -1,9 +1,16 @@
 """Sessions of the code interpreter."""
 
+from dataclasses import replace
+
 from afarensis import v1 as pb
 
 from ...domain.sessions import Session, SessionLimits, SessionStatus
-from .values import duration_message, enum_numbers, timestamp_message
+from ...sessions.service import SessionSettings, SessionWishes
+from ...validation import Reason, Violations, check_file_ids, check_metadata
+from .values import duration_message, enum_numbers, positive_seconds, timestamp_message
+
+_NAME_CHARACTERS = 256
+_FILES = 20
 
 _STATUSES = enum_numbers(pb.SessionStatus, "SESSION_STATUS_", SessionStatus)
 
@@ -38,3 +45,33 @@ def _limits_message(limits: SessionLimits) -> pb.SessionLimits:
         output_bytes=limits.output_bytes,
         display_bytes=limits.display_bytes,
     )
+
+
+def session_wishes(request: pb.CreateSessionRequest, settings: SessionSettings) -> SessionWishes:
+    """What the creator of a session chooses, within what the server allows."""
+    found = Violations()
+    limits = _limits_value(request.limits, settings.limits, found)
+    life = settings.life_seconds
+    if request.HasField("lifetime"):
+        life = positive_seconds(request.lifetime, "lifetime", settings.max_life_seconds, found)
+    idle = min(settings.idle_seconds, life)
+    if request.HasField("idle_timeout"):
+        idle = positive_seconds(request.idle_timeout, "idle_timeout", life, found)
+    found.string("name", request.name, maximum=_NAME_CHARACTERS)
+    check_metadata(found, "metadata", request.metadata)
+    check_file_ids(found, "file_ids", request.file_ids, maximum=_FILES)
+    found.check()
+    return SessionWishes(
+        limits=limits, idle_seconds=idle, life_seconds=life, name=request.name, metadata=dict(request.metadata)
+    )
+
+
+def _limits_value(message: pb.SessionLimits, server: SessionLimits, found: Violations) -> SessionLimits:
+    # What the server is configured with is both the default and the most.
+    wanted = {field.name: value for field, value in message.ListFields()}
+    for name, value in wanted.items():
+        path = f"limits.{name}"
+        found.number(path, value, maximum=getattr(server, name))
+        if value <= 0:
+            found.add(path, Reason.OUT_OF_RANGE_VALUE, f"Invalid '{path}': must be more than 0.")
+    return replace(server, **wanted)

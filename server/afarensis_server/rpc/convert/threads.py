@@ -1,6 +1,7 @@
 """Threads and messages."""
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 from afarensis import v1 as pb
 
@@ -19,8 +20,9 @@ from ...domain.threads import (
     Thread,
 )
 from ...domain.tools import CodeInterpreterTool, Tool
+from ...threads.service import MessageFields, ThreadFields
 from ...validation import Reason, Violations
-from .tools import tool_resources_message
+from .tools import tool_resources_message, tool_resources_value
 from .values import enum_numbers, enum_value, inverse, timestamp_message
 
 _ROLES = enum_numbers(pb.MessageRole, "MESSAGE_ROLE_", MessageRole)
@@ -100,24 +102,44 @@ def _attachment_message(attachment: Attachment) -> pb.MessageAttachment:
     return pb.MessageAttachment(file_id=attachment.file_id, tools=tools)
 
 
-def role_value(number: int, path: str, found: Violations) -> MessageRole:
-    return enum_value(number, inverse(_ROLES), path, found, MessageRole.USER) or MessageRole.USER
+def thread_fields(request: pb.CreateThreadRequest | pb.UpdateThreadRequest, names: AbstractSet[str]) -> ThreadFields:
+    """The named fields of a request."""
+    fields = ThreadFields()
+    if "tool_resources" in names:
+        fields["tool_resources"] = tool_resources_value(request.tool_resources)
+    if "metadata" in names:
+        fields["metadata"] = dict(request.metadata)
+    return fields
 
 
-def content_value(
-    text: str, parts: Sequence[pb.MessageContent], path: str, found: Violations
-) -> tuple[MessageContent, ...]:
-    """The content of a message to create, given as ``text`` or as ``content``; ``path`` is that of the message."""
-    field = f"{path}content"
-    if text and parts:
-        found.add(
-            f"{path}text", Reason.INVALID_VALUE, f"Invalid '{path}text': give either 'text' or 'content', not both."
-        )
-    if not text and not parts:
-        found.add(field, Reason.REQUIRED, f"Missing required parameter: '{field}', or '{path}text' for text only.")
-    if text:
-        return (TextContent(text),)
-    converted = (_content_part_value(part, f"{field}[{index}]", found) for index, part in enumerate(parts))
+def message_inputs(messages: Sequence[pb.MessageInput], path: str) -> list[MessageFields]:
+    """The fields of messages to create together with something else; ``path`` is that of the list."""
+    found = Violations()
+    fields = [_message_fields(message, found.under(f"{path}[{index}]")) for index, message in enumerate(messages)]
+    found.check()
+    return fields
+
+
+def message_fields(request: pb.CreateMessageRequest) -> MessageFields:
+    """The fields of a message to create."""
+    found = Violations()
+    fields = _message_fields(request, found)
+    found.check()
+    return fields
+
+
+def _message_fields(message: pb.CreateMessageRequest | pb.MessageInput, found: Violations) -> MessageFields:
+    return MessageFields(
+        role=enum_value(message.role, inverse(_ROLES), "role", found, MessageRole.USER) or MessageRole.USER,
+        text=message.text,
+        content=_content_value(message.content, found),
+        attachments=_attachments_value(message.attachments, found),
+        metadata=dict(message.metadata),
+    )
+
+
+def _content_value(parts: Sequence[pb.MessageContent], found: Violations) -> tuple[MessageContent, ...]:
+    converted = (_content_part_value(part, f"content[{index}]", found) for index, part in enumerate(parts))
     return tuple(part for part in converted if part is not None)
 
 
@@ -138,7 +160,7 @@ def _content_part_value(part: pb.MessageContent, path: str, found: Violations) -
             detail = _detail_value(part.image_url.detail, f"{path}.image_url.detail", found)
             return ImageUrlContent(part.image_url.url, detail)
         case "refusal":
-            found.add(f"{path}.refusal", Reason.INVALID_VALUE, f"Invalid '{path}.refusal': only a model can refuse.")
+            return RefusalContent(part.refusal.value)
         case _:
             found.add(
                 path,
@@ -154,9 +176,9 @@ def _detail_value(number: int, path: str, found: Violations) -> str | None:
     return _DETAIL_NAMES.get(pb.ImageDetail.ValueType(number))
 
 
-def attachments_value(messages: Iterable[pb.MessageAttachment], path: str, found: Violations) -> tuple[Attachment, ...]:
+def _attachments_value(messages: Iterable[pb.MessageAttachment], found: Violations) -> tuple[Attachment, ...]:
     return tuple(
-        Attachment(message.file_id, _attached_tools(message, f"{path}[{index}].tools", found))
+        Attachment(message.file_id, _attached_tools(message, f"attachments[{index}].tools", found))
         for index, message in enumerate(messages)
     )
 

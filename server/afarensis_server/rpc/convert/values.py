@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ...validation import Reason, Violations
@@ -66,3 +67,20 @@ def seconds_value(duration: Duration, path: str, found: Violations) -> float:
         found.add(path, Reason.INVALID_VALUE, f"Invalid '{path}': not a valid duration.")
         return 0.0
     return seconds + nanos / _NANOSECONDS
+
+
+def given(request: Message, name: str) -> Any:
+    """The value of a scalar field, or None where it has presence and is not set."""
+    field = request.DESCRIPTOR.fields_by_name[name]
+    if field.has_presence and not request.HasField(name):
+        return None
+    return getattr(request, name)
+
+
+def positive_seconds(duration: Duration, path: str, maximum: float, found: Violations) -> float:
+    """The seconds of a duration that must be more than 0 and at most ``maximum``."""
+    seconds = seconds_value(duration, path, found)
+    found.number(path, seconds, maximum=maximum)
+    if seconds <= 0:
+        found.add(path, Reason.OUT_OF_RANGE_VALUE, f"Invalid '{path}': must be more than 0 seconds.")
+    return seconds
