@@ -67,7 +67,7 @@ clean:  ## Remove the environments, the caches and demo-out/ (the server's data 
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
 		echo 'This Python cannot make environments; installing the package python3-venv.'; \
 		run=; [ "$$(id -u)" = 0 ] || run=sudo; \
-		command -v apt-get >/dev/null && $$run apt-get update -qq && $$run apt-get install -y -qq python3-venv && \
+		command -v apt-get >/dev/null && $$run apt-get update -qq && $$run apt-get install -y -qq python3-venv >/dev/null && \
 		$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo 'That did not work. Install the venv module of your Python by hand, then run make again.'; exit 1; }; }
 	@[ -x $(BIN)/uv ] || { echo 'Making .venv: the server and its tools'; rm -rf .venv && $(PYTHON) -m venv .venv && \
