@@ -216,7 +216,9 @@ class ScriptedModel:
         watching = asyncio.ensure_future(reader.read(1))
         try:
             await asyncio.wait({sending, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not sending.done():
+            if sending.done():
+                sending.result()
+            else:
                 request.abandoned.set()
         finally:
             sending.cancel()
