@@ -39,9 +39,11 @@ def test_an_interrupt_ends_the_cell_and_keeps_the_state(guest: Guest, code: str)
 
 
 def test_cleanup_of_an_interrupted_coroutine_runs(guest: Guest) -> None:
-    interrupted(
-        guest, "import asyncio\ntry:\n    await asyncio.sleep(60)\nfinally:\n    print('cleaned'); cleaned = True"
+    guest.start(
+        "import asyncio\ntry:\n    print('running', flush=True)\n    await asyncio.sleep(60)\n"
+        "finally:\n    cleaned = True"
     )
+    assert guest.finish_after_output("running").status == "interrupted"
     assert guest.run("cleaned").shown == "True"
 
 
@@ -55,8 +57,8 @@ def test_an_interrupt_between_cells_does_nothing(guest: Guest) -> None:
 
 def test_code_may_handle_the_interrupt_itself(guest: Guest) -> None:
     guest.start(
-        "import time\nprint('running', flush=True)\n"
-        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('caught')"
+        "import time\ntry:\n    print('running', flush=True)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    print('caught')"
     )
     cell = guest.finish_after_output("running")
     assert cell.status == "ok"
