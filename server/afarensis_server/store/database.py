@@ -2,16 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
 
 from sqlalchemy import Connection, make_url
-from sqlalchemy.exc import DBAPIError
 
 from ..errors import ShuttingDown
 from . import migrations
 from .backend import Backend
+from .readers import ReaderThreads
 from .writer import GroupCommitWriter, Transaction
 
 __all__ = ["Database", "Transaction"]
@@ -26,22 +25,32 @@ class Database:
     and the like; nothing is changed then. A closed database raises ShuttingDown.
     """
 
-    def __init__(self, url: str, readers: int = 4) -> None:
-        """``url`` is SQLAlchemy's (``sqlite:////var/lib/afarensis/afarensis.db``); the directory must exist."""
-        self._backend = Backend(make_url(url), readers)
-        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="store-read")
+    def __init__(self, url: str, readers: int = 4, busy_seconds: float = 5.0) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            url: SQLAlchemy's: ``sqlite:////var/lib/afarensis/afarensis.db``. The directory must exist.
+            readers: Threads that read.
+            busy_seconds: How long a write waits for the lock of another process, such as a backup.
+        """
+        self._backend = Backend(make_url(url), readers, busy_seconds)
+        self._reader_count = readers
+        self._readers: ReaderThreads | None = None
         self._writer: GroupCommitWriter | None = None
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(migrations.upgrade, self._backend.migrating)
-        self._writer = GroupCommitWriter(self._backend, asyncio.get_running_loop())
+        await asyncio.to_thread(migrations.upgrade, self._backend)
+        loop = asyncio.get_running_loop()
+        self._writer = GroupCommitWriter(self._backend, loop)
+        self._readers = ReaderThreads(self._backend, loop, self._reader_count)
         return self
 
     async def __aexit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         writer, self._writer = self._writer, None
-        closing = asyncio.ensure_future(asyncio.to_thread(self._close, writer))
+        readers, self._readers = self._readers, None
+        closing = asyncio.ensure_future(asyncio.to_thread(self._close, writer, readers))
         try:
             await asyncio.shield(closing)
         except asyncio.CancelledError:
@@ -51,9 +60,10 @@ class Database:
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run a unit that only reads, in a reader's thread. It sees one snapshot: every commit before it, whole."""
-        if self._writer is None:
+        if self._readers is None:
             raise ShuttingDown
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+        result: T = await self._readers.submit(work)
+        return result
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """Run a unit that writes, and return once it is committed for good.
@@ -66,15 +76,9 @@ class Database:
         result: T = await self._writer.submit(work)
         return result
 
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        try:
-            with self._backend.reading.connect() as connection:
-                return work(connection)
-        except (DBAPIError, StopIteration) as error:
-            raise self._backend.translate(error) from error
-
-    def _close(self, writer: GroupCommitWriter | None) -> None:
-        self._readers.shutdown()
+    def _close(self, writer: GroupCommitWriter | None, readers: ReaderThreads | None) -> None:
+        if readers is not None:
+            readers.close()
         if writer is not None:
             writer.close()
         self._backend.dispose()

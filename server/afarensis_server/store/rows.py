@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from sqlalchemy import Connection, Select, Table, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, Table, bindparam, select
 
 from .pages import Listed, Page, PageRequest, read_page
 
@@ -21,6 +21,9 @@ class Stored(Listed, Protocol):
 
 T = TypeVar("T", bound=Stored)
 
+#: Fields that never change.
+_KEY = ("id", "project")
+
 
 class Rows(Generic[T]):
     """The statements that all values share."""
@@ -33,7 +36,12 @@ class Rows(Generic[T]):
         self._type: Any = value_type
         self._names = names
         self._fields = attrgetter(*names)
+        # Built once: building a statement costs more than running it.
+        row = (table.c.id == bindparam("row_id"), table.c.project == bindparam("row_project"))
         self._insert = table.insert()
+        self._get = self.select.where(*row)
+        self._update = table.update().where(*row).values({name: bindparam(name) for name in names if name not in _KEY})
+        self._delete = table.delete().where(*row)
 
     def value(self, row: Sequence[Any]) -> T:
         value: T = self._type(*row)
@@ -43,22 +51,18 @@ class Rows(Generic[T]):
         if values:
             connection.execute(self._insert, [self._parameters(value) for value in values])
 
-    def get(self, connection: Connection, project: str, id: str) -> T | None:  # noqa: A002  the field's own name
-        columns = self.table.c
-        row = connection.execute(self.select.where(columns.id == id, columns.project == project)).one_or_none()
+    def get(self, connection: Connection, project: str, row_id: str) -> T | None:
+        row = connection.execute(self._get, {"row_id": row_id, "row_project": project}).one_or_none()
         return None if row is None else self.value(row)
 
     def update(self, connection: Connection, value: T) -> bool:
         """Write all fields of a value; False when there is no such row (any more)."""
-        columns = self.table.c
         parameters = self._parameters(value)
-        del parameters["id"], parameters["project"]
-        statement = self.table.update().where(columns.id == value.id, columns.project == value.project)
-        return connection.execute(statement.values(parameters)).rowcount > 0
+        parameters["row_id"], parameters["row_project"] = parameters.pop("id"), parameters.pop("project")
+        return connection.execute(self._update, parameters).rowcount > 0
 
-    def delete(self, connection: Connection, project: str, id: str) -> bool:  # noqa: A002  the field's own name
-        columns = self.table.c
-        return connection.execute(self.table.delete().where(columns.id == id, columns.project == project)).rowcount > 0
+    def delete(self, connection: Connection, project: str, row_id: str) -> bool:
+        return connection.execute(self._delete, {"row_id": row_id, "row_project": project}).rowcount > 0
 
     def list_page(
         self,
@@ -67,14 +71,17 @@ class Rows(Generic[T]):
         request: PageRequest,
         filters: Mapping[str, str | Collection[str] | None] | None = None,
     ) -> Page[T]:
-        """A page of the project's values whose columns equal the filters, or are among them; an empty filter is none."""
+        """A page of the project's values whose columns equal the filters, or are among them.
+
+        A filter that is None or empty is none.
+        """
         wanted = {
             name: [value] if isinstance(value, str) else sorted(value)
             for name, value in (filters or {}).items()
             if value
         }
         statement = self.select.where(
-            self.table.c.project == project, *(self.table.c[name].in_(values) for name, values in wanted.items())
+            self.table.c.project == project, *(_among(self.table.c[name], values) for name, values in wanted.items())
         )
         return read_page(connection, project, request, self.table, wanted, statement, self.value)
 
@@ -83,3 +90,8 @@ class Rows(Generic[T]):
 
     def _parameters(self, value: T) -> dict[str, Any]:
         return dict(zip(self._names, self._fields(value), strict=True))
+
+
+def _among(column: Column[Any], values: Sequence[str]) -> ColumnElement[bool]:
+    # Equality, where it is enough, keeps the rows of an index in the list's order.
+    return column == values[0] if len(values) == 1 else column.in_(values)

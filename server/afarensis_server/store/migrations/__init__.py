@@ -13,7 +13,8 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+
+from ..backend import Backend
 
 # Alembic keeps the migration under way in module globals.
 _lock = threading.Lock()
@@ -36,12 +37,12 @@ def configuration() -> Config:
     return settings
 
 
-def upgrade(engine: Engine) -> None:
+def upgrade(backend: Backend) -> None:
     """Bring the database to the newest revision. Safe in any thread; raises DatabaseTooNew."""
     settings = configuration()
     script = ScriptDirectory.from_config(settings)
     known = {revision.revision for revision in script.walk_revisions()}
-    with _lock, engine.begin() as connection:
+    with _lock, backend.migrating.connect() as connection, backend.begin_writing(connection):
         current = MigrationContext.configure(connection).get_current_revision()
         if current is not None and current not in known:
             raise DatabaseTooNew(current)

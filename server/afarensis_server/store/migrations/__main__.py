@@ -14,8 +14,8 @@ from . import configuration, upgrade
 
 def main(message: str) -> None:
     with TemporaryDirectory() as directory:
-        backend = Backend(make_url(f"sqlite:///{Path(directory, 'newest.db')}"), readers=1)
-        upgrade(backend.migrating)
+        backend = Backend(make_url(f"sqlite:///{Path(directory, 'newest.db')}"), readers=1, busy_seconds=1.0)
+        upgrade(backend)
         settings = configuration()
         number = len(list(ScriptDirectory.from_config(settings).walk_revisions())) + 1
         with backend.migrating.connect() as connection:

@@ -1,0 +1,90 @@
+"""Units of work on their way from the event loop to a thread and back.
+
+The hop between threads costs more than most units do. So threads take several that wait, and answer them in one call
+into the event loop.
+"""
+
+import asyncio
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from ..errors import DomainError
+from .backend import Backend
+
+
+class Unit:
+    """A unit of work with its awaiter, who may leave: the unit is done all the same."""
+
+    __slots__ = ("callbacks", "error", "future", "result", "work")
+
+    def __init__(self, work: Callable[[Any], Any], future: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.future = future
+        self.result: Any = None
+        self.error: BaseException | None = None
+        #: Called on the event loop before the answer, unless there is an error.
+        self.callbacks: list[Callable[[], None]] = []
+
+
+class UnitQueue:
+    """Units that wait for a thread. `submit` belongs to the event loop; the rest to the threads."""
+
+    def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
+        self._backend = backend
+        self._loop = loop
+        self._queue: SimpleQueue[Unit | None] = SimpleQueue()
+
+    def submit(self, work: Callable[[Any], Any]) -> asyncio.Future[Any]:
+        """A future of the unit's result. Cancelling it does not keep the unit from being done."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._queue.put(Unit(work, future))
+        return future
+
+    def close(self) -> None:
+        """Let the threads end once they have done what was submitted. Nothing may be submitted after this."""
+        self._queue.put(None)
+
+    def wait(self) -> Unit | None:
+        """The next unit, as soon as there is one; None when the queue is closed and empty."""
+        return self._unless_end(self._queue.get())
+
+    def take(self) -> Unit | None:
+        """The next unit, if one waits."""
+        try:
+            return self._unless_end(self._queue.get_nowait())
+        except Empty:
+            return None
+
+    def answer(self, units: list[Unit]) -> None:
+        self._loop.call_soon_threadsafe(self._answer, units)
+
+    def _unless_end(self, unit: Unit | None) -> Unit | None:
+        if unit is None:
+            # The end stays in the queue, for all threads to see.
+            self._queue.put(None)
+        return unit
+
+    # --- on the event loop -------------------------------------------------------------------------------------------
+
+    def _answer(self, units: list[Unit]) -> None:
+        for unit in units:
+            if unit.error is not None:
+                self._refuse(unit.future, self._backend.translate(unit.error))
+                continue
+            for callback in unit.callbacks:
+                try:
+                    callback()
+                except Exception as error:  # What went wrong for one must not keep the others waiting.
+                    self._report("A callback after a commit failed", error)
+            if not unit.future.done():
+                unit.future.set_result(unit.result)
+
+    def _refuse(self, future: asyncio.Future[Any], error: BaseException) -> None:
+        if not future.done():
+            future.set_exception(error)
+        elif not isinstance(error, DomainError):
+            self._report("A unit of work failed after its caller had left", error)
+
+    def _report(self, message: str, error: BaseException) -> None:
+        self._loop.call_exception_handler({"message": message, "exception": error})
