@@ -158,3 +158,17 @@ def test_a_timer_works_within_its_cell(guest: Guest) -> None:
 def test_a_recursion_limit_that_is_too_low_is_not_kept(guest: Guest) -> None:
     assert guest.run("import sys\nsys.setrecursionlimit(40)").status == "ok"
     assert guest.run("sys.getrecursionlimit()").shown == "1000"
+
+
+def test_orphans_given_to_the_guest_leave_no_zombies_and_children_keep_their_status(guest: Guest) -> None:
+    code = """
+import ctypes, os, subprocess, time
+PR_SET_CHILD_SUBREAPER = 36  # as process 1 of a namespace is
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+orphan = int(subprocess.check_output("sh -c 'exit 3' & echo $!", shell=True))
+own = subprocess.Popen(["sh", "-c", "exit 4"])
+while open(f"/proc/{orphan}/stat").read().split()[2] != "Z" or open(f"/proc/{own.pid}/stat").read().split()[2] != "Z":
+    time.sleep(0.001)
+"""
+    assert guest.run(code).status == "ok"
+    assert guest.run("os.path.exists(f'/proc/{orphan}'), own.wait()").shown == "(False, 4)"

@@ -28,6 +28,8 @@ _CELL = re.compile(r"(?:\s*(?:#[^\n]*)?\n)*\s*%%")
 _NAMES = re.compile(r"\$\$|\$(?P<name>[A-Za-z_]\w*)|\{(?P<expression>[^{}]+)\}")
 _INSTALL = re.compile(r"^\s*(?:\S*python\S*\s+-m\s+)?(?:pip|conda|mamba|uv|apt|apt-get)\d?\s+(?:\S+\s+)*?install\b")
 
+_SHELL = "/bin/sh"
+
 NO_INSTALL = (
     "Nothing can be installed here: the sandbox has no network. Use the packages that are there; "
     "importlib.metadata.distributions() lists them."
@@ -158,9 +160,11 @@ class Magics:
         return bytes(output).decode(errors="replace").splitlines()
 
     def _start(self, command: str, stdout: int | None) -> subprocess.Popen[bytes]:
+        if not Path(_SHELL).exists():
+            raise MagicError("There is no shell in this sandbox.")
         # A group of its own: an interrupt must end the command and all that it started.
         return subprocess.Popen(  # noqa: S603  # a shell command is what the user wants to run
-            ["/bin/sh", "-c", self._expand(command)], stdin=subprocess.DEVNULL, stdout=stdout, process_group=0
+            [_SHELL, "-c", self._expand(command)], stdin=subprocess.DEVNULL, stdout=stdout, process_group=0
         )
 
     @staticmethod

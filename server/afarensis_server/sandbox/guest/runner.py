@@ -5,20 +5,18 @@ import os
 import random
 import resource
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
-from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
 from . import notebook, tracebacks
 from .cells import Cells
 from .channels import Channels, move_high
+from .children import Children
 from .display import Displays
 from .figures import Figures
 from .frames import FrameBuffer, FrameError
@@ -63,7 +61,9 @@ class Runner:
         figures = Figures(displays)
         self._cells = Cells(displays, figures, interrupts, data_directory)
         notebook.install(displays, figures)
-        _install_hooks(self._channels.flush, data_directory)
+        _install_hooks(data_directory)
+        self._children = Children(self._channels.flush)
+        self._children.install()
         interrupts.install()
 
     def serve(self) -> NoReturn:
@@ -96,6 +96,7 @@ class Runner:
         self._interrupts.install()
         outcome = self._cells.run(code)
         self._interrupts.cancel_timers()
+        self._children.reap_orphans()
         if sys.getrecursionlimit() < LEAST_RECURSION:
             sys.setrecursionlimit(LEAST_RECURSION)
         cpu_seconds = round(_cpu_seconds() - before, 6)
@@ -118,7 +119,7 @@ def _reseed() -> None:
         numpy_random.seed()
 
 
-def _install_hooks(flush: Callable[[], None], data_directory: str) -> None:
+def _install_hooks(data_directory: str) -> None:
     sys.argv = [""]
     # The zygote's folder is not here; child processes that import matplotlib want one that can be written.
     os.environ["MPLCONFIGDIR"] = str(Path(tempfile.gettempdir(), "matplotlib"))
@@ -134,27 +135,3 @@ def _install_hooks(flush: Callable[[], None], data_directory: str) -> None:
         sys.stderr.write(f"Exception in thread {name}:\n{tracebacks.render(failure.exc_value, data_directory)}\n")
 
     threading.excepthook = report_thread
-    # What was printed before a child process starts comes before what the child prints, and what was printed before the
-    # process ends is not lost with it.
-    for module, name in (
-        (subprocess, "_fork_exec"),
-        (os, "_exit"),
-        (os, "abort"),
-        (os, "execv"),
-        (os, "execve"),
-        (os, "posix_spawn"),
-        (os, "posix_spawnp"),
-        (os, "system"),
-    ):
-        function = getattr(module, name, None)
-        if function is not None:
-            setattr(module, name, _after(flush, function))
-
-
-def _after(first: Callable[[], None], function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)
-    def both(*arguments: Any, **options: Any) -> Any:
-        first()
-        return function(*arguments, **options)
-
-    return both

@@ -1,0 +1,82 @@
+"""The processes that user code starts: output in order with theirs, and none left behind as zombies."""
+
+import _posixsubprocess
+import os
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+#: The functions that start processes, as (module, name). What they return is the child's id, or a tuple with it.
+_STARTING: tuple[tuple[ModuleType, str], ...] = (
+    (_posixsubprocess, "fork_exec"),
+    (subprocess, "_fork_exec"),
+    (os, "posix_spawn"),
+    (os, "posix_spawnp"),
+    (os, "fork"),
+    (os, "forkpty"),
+)
+#: The functions that print by another process or end this one without flushing.
+_LEAVING: tuple[tuple[ModuleType, str], ...] = (
+    (os, "system"),
+    (os, "_exit"),
+    (os, "abort"),
+    (os, "execv"),
+    (os, "execve"),
+)
+
+
+class Children:
+    """Knows the children that user code started itself and may wait for.
+
+    In a process namespace of its own the guest is process 1, the parent of all whose own parent ended. Nobody waits for
+    those but the guest; it must not wait for the others, or their exit status is lost to the code that wants it.
+    """
+
+    def __init__(self, flush: Callable[[], None]) -> None:
+        self._flush = flush
+        self._own: set[int] = set()
+
+    def install(self) -> None:
+        """Flush what was printed before a child prints, or before the process ends, and note each child."""
+        for module, name in _STARTING + _LEAVING:
+            function = getattr(module, name, None)  # not every Python has every one
+            if function is not None:
+                setattr(module, name, self._hooked(function, starts=(module, name) in _STARTING))
+
+    def reap_orphans(self) -> None:
+        """Take the exit status of ended processes that were left to the guest."""
+        try:
+            if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return
+        except ChildProcessError:
+            self._own.clear()
+            return
+        children = _children()
+        for child in children - self._own:
+            with suppress(ChildProcessError):
+                os.waitpid(child, os.WNOHANG)
+        self._own &= children
+
+    def _hooked(self, function: Callable[..., Any], *, starts: bool) -> Callable[..., Any]:
+        @wraps(function)
+        def hooked(*arguments: Any, **options: Any) -> Any:
+            self._flush()
+            result = function(*arguments, **options)
+            if starts:
+                self._own.add(result[0] if isinstance(result, tuple) else result)
+            return result
+
+        return hooked
+
+
+def _children() -> set[int]:
+    """The children of the main thread, which is the one that orphans are given to."""
+    process = os.getpid()
+    try:
+        return {int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()}
+    except OSError:
+        return set()  # no /proc, or a kernel without this file
