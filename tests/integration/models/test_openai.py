@@ -178,6 +178,19 @@ async def test_unknown_host_is_told_without_the_credentials_of_the_url() -> None
     assert "hunter2" not in repr(OpenAISettings(url, SecretStr("hunter2")))
 
 
+@pytest.mark.parametrize("url", ["localhost:11434/v1", "ftp://host/v1", "http://", "http://host/v1/chat/completions"])
+def test_base_url_that_cannot_be_is_refused_by_the_settings(url: str) -> None:
+    with pytest.raises(ValueError, match="AFARENSIS_OPENAI_BASE_URL"):
+        OpenAISettings(url)
+
+
+@pytest.mark.parametrize("key", ["sk-key\n", "sk key", "sk-kéy"])
+def test_key_that_cannot_be_is_refused_by_the_settings_without_repeating_it(key: str) -> None:
+    with pytest.raises(ValueError, match="AFARENSIS_OPENAI_API_KEY") as raised:
+        OpenAISettings("http://host/v1", SecretStr(key))
+    assert key not in str(raised.value)
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_refused_credentials_name_the_setting_and_never_the_key(status: int) -> None:
     raised = await failure([error(status, "Incorrect API key provided: sk-secret-key")])
@@ -266,6 +279,13 @@ async def test_stream_cut_in_the_middle_is_never_a_success(*, chunked: bool, res
 async def test_cut_behind_the_finish_loses_only_the_usage() -> None:
     finish = b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\n'
     async with talking([text("all").then(Raw(finish), Cut(reset=False))]) as (_, model):
+        assert await answer(model) == [TextDelta("all"), Finish(FinishReason.STOP)]
+
+
+async def test_silence_behind_the_finish_loses_only_the_usage() -> None:
+    finish = b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\n'
+    script = [text("all").then(Raw(finish), Wait(asyncio.Event()))]
+    async with talking(script, stall_seconds=0.2) as (_, model):
         assert await answer(model) == [TextDelta("all"), Finish(FinishReason.STOP)]
 
 

@@ -10,13 +10,14 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 import structlog
 from openai import APIError, APIStatusError, AsyncOpenAI, AsyncStream, Omit, Timeout
 from pydantic import SecretStr
 
 from .openai_answers import Answer, BrokenAnswer
-from .openai_errors import Explainer, is_context_length, message_of
+from .openai_errors import API_KEY_SETTING, BASE_URL_SETTING, Explainer, is_context_length, message_of
 from .openai_requests import Dialect, Json, body
 from .protocol import ModelEvent, ModelRequest, ToolMessage
 
@@ -24,11 +25,13 @@ _log = structlog.get_logger(__name__)
 
 #: A server that is up accepts a connection at once; what takes longer is unreachable.
 _CONNECT_SECONDS = 10.0
+#: How long to wait for the usage behind a complete answer, if the endpoint does not close the stream.
+_TAIL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class OpenAISettings:
-    """Where the endpoint is and how patient to be with it."""
+    """Where the endpoint is and how patient to be with it. Raises ValueError when that cannot be."""
 
     #: Up to and including the version, like ``http://127.0.0.1:11434/v1``. May hold credentials.
     base_url: str = field(repr=False)
@@ -40,6 +43,18 @@ class OpenAISettings:
     stall_seconds: float = 120.0
     #: How often a call is tried again that failed before the answer began: no connection, 408, 409, 429, 5xx.
     max_retries: int = 2
+
+    def __post_init__(self) -> None:
+        url = urlsplit(self.base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError(
+                f"{BASE_URL_SETTING} must be a whole URL like http://127.0.0.1:11434/v1 or https://api.openai.com/v1."
+            )
+        if url.path.rstrip("/").endswith("/chat/completions"):
+            raise ValueError(f"{BASE_URL_SETTING} must end before /chat/completions, which is added to it.")
+        key = self.api_key.get_secret_value() if self.api_key is not None else ""
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise ValueError(f"{API_KEY_SETTING} holds characters that no key has, such as a space or a line break.")
 
 
 class OpenAIModel:
@@ -127,11 +142,15 @@ class OpenAIModel:
 
     async def _next(self, chunks: AsyncStream[object], answer: Answer, deadline: float) -> object | None:
         """The next chunk; None at the end."""
+        if answer.is_complete:
+            deadline = min(deadline, asyncio.get_running_loop().time() + _TAIL_SECONDS)
         try:
             # Around each step, not around the whole: a timeout must not strike while the caller is at work.
             async with asyncio.timeout_at(deadline):
                 return await anext(chunks, None)
         except TimeoutError as error:
+            if answer.is_complete:
+                return None
             raise self._explainer.too_slow() from error
         except APIError as error:
             if answer.is_complete:

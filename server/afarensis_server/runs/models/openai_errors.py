@@ -47,7 +47,7 @@ class Explainer:
     def explain(self, error: openai.APIError, model: str) -> ModelError:
         """The failure of a call to this model."""
         match error:
-            case openai.APITimeoutError():
+            case openai.APITimeoutError() if not any("ConnectTimeout" in cause for cause in _causes(error)):
                 return self.stalled()
             case openai.APIConnectionError():
                 return self._unreachable(error)
@@ -89,6 +89,8 @@ class Explainer:
             why = "its host name is not known"
         elif re.search(r"refused|all connection attempts failed", text, re.IGNORECASE):
             why = "the connection was refused"
+        elif "ConnectTimeout" in text:
+            why = "its host does not answer"
         elif re.search(r"incomplete|closed|disconnected|reset|ReadError|RemoteProtocolError", text):
             return self.broken("closed the connection before its answer was complete. Try again.")
         else:

@@ -9,7 +9,8 @@ A transcript is what the code put out, then lines in brackets that tell what hap
     [file created: /mnt/data/summary.csv]
     [status: ok]
 
-Code cannot forge these lines: what it prints gets a space before anything that looks like one.
+Code cannot forge these lines for a program that reads them: an empty line, behind everything that code put out, is
+where they begin.
 """
 
 import re
@@ -33,7 +34,6 @@ _MAX_FILES = 50
 _NOTE = re.compile(r"\[(image shown|file|status|note)\b[^\n]*\]")
 _FILE = re.compile(r"\[file (created|modified|deleted): (.*)\]")
 _STATUS = re.compile(rf"\[status: ({'|'.join(ExecutionStatus)})\]")
-_LOOKS_LIKE_A_NOTE = re.compile(r"^(?=\[(?:image shown|file|status|note)\b)", re.MULTILINE)
 
 #: Forms of a displayed value that a model reads, the best first.
 _TEXT_FORMS = ("text/plain", "text/markdown", "text/latex", "application/json", "text/html")
@@ -65,8 +65,7 @@ def render(
     """
     notes = list(_notes(items, result, state_lost))
     room = max(limit_characters - sum(len(note) + 1 for note in notes), limit_characters // 4)
-    output = _shortened(_output(items, result), room)
-    output = _LOOKS_LIKE_A_NOTE.sub(" ", output.replace("\0", "\N{REPLACEMENT CHARACTER}")).rstrip()
+    output = _shortened(_output(items, result).replace("\0", "\N{REPLACEMENT CHARACTER}"), room).rstrip()
     return "\n".join([output, "", *notes] if output else notes)
 
 
