@@ -354,7 +354,7 @@ async def test_two_uploads_of_the_same_content_are_two_files_of_one_blob(files: 
 
 async def test_uploads_and_deletions_of_one_content_never_miss_each_other(files: Files, blob_directory: Path) -> None:
     async def come_and_go() -> None:
-        for _ in range(10):
+        for _ in range(25):
             file = await files.create(PROJECT, CSV, b"same")
             assert await content_of(files, file) == b"same"
             await files.delete(PROJECT, file.id)
