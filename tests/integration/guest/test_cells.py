@@ -165,7 +165,7 @@ def test_orphans_given_to_the_guest_leave_no_zombies_and_children_keep_their_sta
 import ctypes, os, subprocess, time
 PR_SET_CHILD_SUBREAPER = 36  # as process 1 of a namespace is
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-orphan = int(subprocess.check_output("sh -c 'exit 3' & echo $!", shell=True))
+orphan = int(subprocess.check_output("sleep 0.05 >/dev/null & echo $!", shell=True))
 own = subprocess.Popen(["sh", "-c", "exit 4"])
 while open(f"/proc/{orphan}/stat").read().split()[2] != "Z" or open(f"/proc/{own.pid}/stat").read().split()[2] != "Z":
     time.sleep(0.001)

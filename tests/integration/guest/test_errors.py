@@ -7,7 +7,7 @@ def test_a_traceback_shows_the_users_lines_of_every_cell(guest: Guest) -> None:
     guest.run("def ratio(a, b):\n    return a / b")
     error = guest.run("x = 0\n\nratio(1, x)").error
     assert (error["name"], error["value"]) == ("ZeroDivisionError", "division by zero")
-    lines = error["traceback"].split("\n")
+    lines = [line for line in error["traceback"].split("\n") if line.strip(" ~^")]
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[1].endswith(", line 3")
     assert lines[2] == "    ratio(1, x)"

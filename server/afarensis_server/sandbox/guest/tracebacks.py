@@ -6,6 +6,7 @@ import re
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
+from typing import Any
 
 from .limits import MAX_ERROR_NAME, MAX_ERROR_VALUE, MAX_TRACEBACK, clean, shorten, shorten_middle
 from .plaintext import class_name
@@ -78,8 +79,9 @@ def _is_users(filename: str, data_directory: str) -> bool:
 class _UserFrames(traceback.StackSummary):
     """Names cells the way people do: ``Cell 3, line 2``."""
 
-    def format_frame_summary(self, frame_summary: traceback.FrameSummary) -> str:
-        return _rename(super().format_frame_summary(frame_summary)).replace(", in <module>\n", "\n", 1)
+    def format_frame_summary(self, frame_summary: traceback.FrameSummary, **options: Any) -> str:
+        # The options are Python 3.13's and later.
+        return _rename(super().format_frame_summary(frame_summary, **options)).replace(", in <module>\n", "\n", 1)
 
 
 def _rename(text: str) -> str:
