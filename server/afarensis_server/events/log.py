@@ -139,7 +139,7 @@ class EventLog:
                 for event in stored
             ],
         )
-        tx.after_commit(partial(self._wake, run_id))
+        tx.after_commit(partial(self.wake, run_id))
         return stored
 
     async def read(self, project: str, run_id: str, after_sequence: int, limit: int) -> list[RunEvent]:
@@ -169,6 +169,7 @@ class EventLog:
         yield Heartbeat(state.last_sequence)
         if state.ended and cursor == state.last_sequence:
             return
+        woken: set[asyncio.Future[None]] = set()
         while True:
             # Before reading: an append in between is not missed then.
             appended = self._waiter(run_id)
@@ -180,29 +181,32 @@ class EventLog:
                     return
             if len(events) == _READ_LIMIT:
                 continue
+            if woken and not events:
+                await self.last_sequence(project, run_id)  # raises when the run was deleted
             if self._draining:
                 raise ShuttingDown
             # Not wait_for: it would cancel the future for the other readers, too.
-            done, _ = await asyncio.wait((appended,), timeout=heartbeat_seconds)
-            if not done:
+            woken, _ = await asyncio.wait((appended,), timeout=heartbeat_seconds)
+            if not woken:
                 yield Heartbeat(await self.last_sequence(project, run_id))
 
     def drain(self) -> None:
         """Let every reader go, those to come as well: they raise ShuttingDown where they would wait."""
         self._draining = True
         for run_id in list(self._appended):
-            self._wake(run_id)
+            self.wake(run_id)
+
+    def wake(self, run_id: str) -> None:
+        """Let the readers of a run look again: something was appended, or the run was deleted."""
+        waiter = self._appended.pop(run_id, None)
+        if waiter is not None:
+            waiter.set_result(None)
 
     def _waiter(self, run_id: str) -> asyncio.Future[None]:
         waiter = self._appended.get(run_id)
         if waiter is None:
             waiter = self._appended[run_id] = asyncio.get_running_loop().create_future()
         return waiter
-
-    def _wake(self, run_id: str) -> None:
-        waiter = self._appended.pop(run_id, None)
-        if waiter is not None:
-            waiter.set_result(None)
 
 
 def _state(connection: Connection, project: str, run_id: str) -> _State:

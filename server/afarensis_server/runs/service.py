@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
@@ -23,6 +23,7 @@ from ..errors import (
     ToolOutputsMismatch,
 )
 from ..events.log import EventLog, Heartbeat
+from ..sessions.service import Sessions
 from ..store import assistants, files, queue, requests, runs, steps, threads
 from ..store.database import Database
 from ..store.pages import Page, PageRequest
@@ -42,17 +43,40 @@ class ToolOutput:
     output: str
 
 
+#: How long the deletion of a thread waits for its run to end.
+_CANCEL_SECONDS = 30.0
+
+
 class Runs:
-    """Runs of all threads."""
+    """Runs of all threads.
+
+    Args:
+        database: where they are kept.
+        log: where their events are kept.
+        threads_service: makes the messages that a run brings along.
+        sessions: where code runs.
+        engine: works on the runs that are queued here.
+        limits: what clients may ask for.
+        check_model: raises ModelUnknown for a model that the server does not have.
+    """
 
     def __init__(
-        self, database: Database, log: EventLog, threads_service: Threads, engine: RunEngine, limits: RunLimits
+        self,
+        database: Database,
+        log: EventLog,
+        threads_service: Threads,
+        sessions: Sessions,
+        engine: RunEngine,
+        limits: RunLimits,
+        check_model: Callable[[str], None],
     ) -> None:
         self._database = database
         self._log = log
         self._threads = threads_service
+        self._sessions = sessions
         self._engine = engine
         self._limits = limits
+        self._check_model = check_model
 
     # --- creating -----------------------------------------------------------------------------------------------------
 
@@ -138,6 +162,7 @@ class Runs:
         if additional_messages:
             thread = self._threads.insert_messages(tx, thread, additional_messages)
         run = build_run(project, thread, assistant, fields, self._limits, now())
+        self._check_model(run.model)
         violations = Violations()
         check_tool_choice(violations, run)
         violations.check()
@@ -284,6 +309,21 @@ class Runs:
         if await self._database.read(lambda connection: queue.is_held(connection, run_id)):
             return run  # its worker sees it when it next looks
         return await self._engine.end_idle(run, RunStatus.CANCELLED) or await self.get(project, run_id)
+
+    async def delete_thread(self, project: str, thread_id: str) -> None:
+        """Delete a thread with all that belongs to it; its run is cancelled and its session ended first.
+
+        Raises ThreadNotFound.
+        """
+        active = await self._database.read(lambda connection: runs.active_for_thread(connection, project, thread_id))
+        if active is not None:
+            with suppress(RunNotCancellable):  # it ended by itself meanwhile
+                await self.cancel(project, active.id)
+            await self.wait(project, active.id, _CANCEL_SECONDS)
+        await self._sessions.close_thread(thread_id)
+        await self._threads.delete(project, thread_id)
+        if active is not None:
+            self._log.wake(active.id)
 
     async def submit_tool_outputs(self, project: str, run_id: str, outputs: Sequence[ToolOutput]) -> Run:
         """Give the outputs of all the functions that a run waits for; it is queued again.

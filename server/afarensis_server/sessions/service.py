@@ -169,6 +169,12 @@ class Sessions:
             raise SessionNotActive(session_id=session_id, status=row.status)
         return live
 
+    async def close_thread(self, thread_id: str) -> None:
+        """End the thread's session, if one is open."""
+        live = self._by_thread.get(thread_id)
+        if live is not None:
+            await self._end(live, SessionStatus.CLOSED)
+
     # --- what runs ask for --------------------------------------------------------------------------------------------
 
     async def for_thread(

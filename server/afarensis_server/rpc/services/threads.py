@@ -2,9 +2,7 @@
 
 from afarensis import v1 as pb
 
-from ...runs.deletion import delete_thread
 from ...runs.service import Runs
-from ...sessions.service import Sessions
 from ...threads.service import Threads
 from ..context import project
 from ..convert.threads import (
@@ -22,10 +20,9 @@ from ..pages import list_page
 class ThreadServicer(pb.ThreadServiceServicer):
     """Keeps threads and their messages."""
 
-    def __init__(self, threads: Threads, runs: Runs, sessions: Sessions) -> None:
+    def __init__(self, threads: Threads, runs: Runs) -> None:
         self._threads = threads
         self._runs = runs
-        self._sessions = sessions
 
     async def CreateThread(self, request: pb.CreateThreadRequest, context: Context) -> pb.CreateThreadResponse:
         fields = thread_fields(request, fields_to_create(request))
@@ -47,7 +44,7 @@ class ThreadServicer(pb.ThreadServiceServicer):
         return pb.UpdateThreadResponse(thread=thread_message(thread))
 
     async def DeleteThread(self, request: pb.DeleteThreadRequest, context: Context) -> pb.DeleteThreadResponse:
-        await delete_thread(self._threads, self._runs, self._sessions, project(), request.thread_id)
+        await self._runs.delete_thread(project(), request.thread_id)
         return pb.DeleteThreadResponse()
 
     async def CreateMessage(self, request: pb.CreateMessageRequest, context: Context) -> pb.CreateMessageResponse:
