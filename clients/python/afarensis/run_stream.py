@@ -91,6 +91,7 @@ class RunStream(Iterator[v1.RunEvent]):
         self.close()
 
     def _follow(self) -> Generator[v1.RunEvent]:
+        ended = False
         while True:
             try:
                 for event in self._connect():
@@ -103,11 +104,12 @@ class RunStream(Iterator[v1.RunEvent]):
                         )
                     self.last_sequence = event.sequence
                     self.run_id = self.run_id or event.run.id
+                    ended = event.type in TERMINAL_TYPES
                     yield event
-                    if event.type in TERMINAL_TYPES:
-                        return
-                return  # the cursor stood at the end of a finished run
+                return
             except Error as error:
+                if ended:
+                    return  # all there is has come; only the server's OK has not
                 self._retries.wait(error)
 
     def _connect(self) -> Generator[v1.RunEvent]:

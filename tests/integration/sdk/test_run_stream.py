@@ -76,6 +76,13 @@ def test_cursor_at_the_end_of_a_finished_run_gives_nothing(server: ScriptedServe
     assert sequences(client.stream_run("run_1", after_sequence=LAST)) == []
 
 
+def test_break_after_the_terminal_event_goes_unnoticed(server: ScriptedServer, client: afarensis.Client) -> None:
+    server.answer("StreamRunEvents", events(LAST, broken))
+
+    assert sequences(client.stream_run("run_1")) == [1, 2, 3, 4, 5, 6]
+    assert cursors(server) == [0]
+
+
 def test_draining_server_is_left_alone_for_as_long_as_it_asks(server: ScriptedServer, client: afarensis.Client) -> None:
     left: list[float] = []
     came_back: list[float] = []
@@ -85,7 +92,11 @@ def test_draining_server_is_left_alone_for_as_long_as_it_asks(server: ScriptedSe
         details = (ErrorInfo(reason="SHUTTING_DOWN"), RetryInfo(retry_delay=Duration(nanos=400_000_000)))
         abort(context, grpc.StatusCode.UNAVAILABLE, "Draining.", *details)
 
-    server.answer("StreamRunEvents", events(3, draining), events(LAST, lambda _: came_back.append(time.monotonic())))
+    def back(request: v1.StreamRunEventsRequest, context: grpc.ServicerContext) -> Iterator[v1.StreamRunEventsResponse]:
+        came_back.append(time.monotonic())
+        yield from events(LAST)(request, context)
+
+    server.answer("StreamRunEvents", events(3, draining), back)
 
     assert sequences(client.stream_run("run_1")) == [1, 2, 3, 4, 5, 6]
     assert came_back[0] - left[0] >= 0.4
@@ -164,12 +175,12 @@ def test_unknown_run_is_not_tried_again(server: ScriptedServer, client: afarensi
 def test_left_stream_ends_its_call(server: ScriptedServer, client: afarensis.Client) -> None:
     ended = threading.Event()
 
-    def waits(context: grpc.ServicerContext) -> None:
-        if not context.add_callback(ended.set):
-            ended.set()  # it has ended already
+    def waits(_: object, context: grpc.ServicerContext) -> Iterator[v1.StreamRunEventsResponse]:
+        context.add_callback(ended.set)
+        yield v1.StreamRunEventsResponse(event=event(1))
         ended.wait(30)
 
-    server.answer("StreamRunEvents", events(1, waits))
+    server.answer("StreamRunEvents", waits)
 
     with client.stream_run("run_1") as stream:
         assert next(stream).sequence == 1
