@@ -63,6 +63,8 @@ class SharedLimits:
     reasoning_effort_characters: int = 64
     #: Characters of a request id.
     request_id_characters: int = 128
+    #: Items of one page of a list.
+    page_size: int = 100
 
 
 def echo(value: str) -> str:
@@ -301,5 +303,5 @@ def check_file_ids(violations: Violations, field: str, file_ids: Sequence[str], 
 
 
 def check_page_size(violations: Violations, size: int) -> None:
-    """Check a page size: 0 stands for the default, and what is above the maximum is taken as the maximum."""
-    violations.number("page_size", size, minimum=0)
+    """Check a page size; 0 stands for the default."""
+    violations.number("page_size", size, minimum=0 if size == 0 else 1, maximum=violations.limits.page_size)

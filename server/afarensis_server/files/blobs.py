@@ -9,10 +9,11 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import threading
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol, Self
@@ -25,6 +26,8 @@ _WRITE_BYTES = 1024 * 1024
 _WRITE_CHUNKS = 64
 #: Bytes of one read, which is also one message of a download.
 READ_BYTES = 256 * 1024
+
+_BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
 # Sessions have blobs as the lower files of an overlay. Their guests run with uids of their own and may overwrite their
 # view of a file only where its own mode lets others write; the overlay then copies the file and leaves the blob alone.
@@ -134,8 +137,9 @@ class DirectoryBlobs:
     async def list_batches(self) -> AsyncIterator[list[str]]:
         for prefix in range(256):
             directory = self._directory / f"{prefix:02x}"
-            if names := await asyncio.to_thread(os.listdir, directory):
-                yield names
+            names = await asyncio.to_thread(os.listdir, directory)
+            if found := [name for name in names if _BLOB_NAME.fullmatch(name)]:
+                yield found
 
 
 class _Incoming:
@@ -174,6 +178,9 @@ class _Incoming:
                     writing = asyncio.create_task(asyncio.to_thread(self._write, batch))
                     batch, batch_bytes = [], 0
         finally:
+            if isinstance(chunks, AsyncGenerator):
+                # Also when not all was taken: its source may be waiting to be let go.
+                await chunks.aclose()
             if writing is not None:
                 await writing
         # Perhaps of no bytes: then it makes the empty file.

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import structlog
 from sqlalchemy import Connection
 
 from .. import clock, ids
@@ -31,6 +32,8 @@ from .lookup import is_expired
 from .names import check_filename, check_media_type, media_type_of, output_filename
 
 T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -245,12 +248,18 @@ class Files:
         For the start of the server, before anything else uses the files.
         """
         await self._blobs.clear_staging()
-        swept = 0
+        unused: list[str] = []
+        total = 0
         async for batch in self._blobs.list_batches():
-            for sha256 in await self._database.read(partial(_unused, batch)):
-                await self._blobs.delete(sha256)
-                swept += 1
-        return swept
+            unused += await self._database.read(partial(_unused, batch))
+            total += len(batch)
+        if unused and len(unused) == total:
+            # Rather the wrong database than a crash at the very first file: nothing is worth losing everything.
+            _log.warning("blobs kept, though the database knows none of them", blobs=total)
+            return 0
+        for sha256 in unused:
+            await self._blobs.delete(sha256)
+        return len(unused)
 
     async def _delete(self, file: File) -> bool:
         async with self._lock(file.sha256):

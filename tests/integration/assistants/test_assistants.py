@@ -186,8 +186,9 @@ async def test_assistants_are_listed_newest_first(assistants: Assistants) -> Non
     assert (await assistants.list(PROJECT, PageRequest(token=page.next_token))).items == [created[0]]
     with pytest.raises(PageTokenInvalid):
         await assistants.list(PROJECT, PageRequest(token=page.next_token, descending=False))
-    with pytest.raises(InvalidFields, match="page_size"):
-        await assistants.list(PROJECT, PageRequest(-1))
+    for size in (-1, 101):
+        with pytest.raises(InvalidFields, match="page_size"):
+            await assistants.list(PROJECT, PageRequest(size))
 
 
 async def test_repeated_request_gives_the_assistant_as_it_is_now(assistants: Assistants) -> None:

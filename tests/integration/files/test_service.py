@@ -205,9 +205,10 @@ async def test_files_of_another_project_do_not_exist(files: Files) -> None:
     assert await all_files(files) == []
 
 
-async def test_negative_page_size_is_refused(files: Files) -> None:
+@pytest.mark.parametrize("size", [-1, 101])
+async def test_page_size_outside_of_its_range_is_refused(files: Files, size: int) -> None:
     with pytest.raises(InvalidFields, match="page_size"):
-        await files.list(PROJECT, PageRequest(-1))
+        await files.list(PROJECT, PageRequest(size))
 
 
 @pytest.fixture
@@ -390,5 +391,33 @@ async def test_start_sweeps_blobs_that_no_file_has(files: Files, database: Datab
     lost = await files.create(PROJECT, CSV, b"lost")
     await database.write(lambda tx: rows.delete(tx.connection, PROJECT, lost.id))
     (blob_directory / "incoming" / "half-received").write_bytes(b"ha")
+    (blob_directory / kept.sha256[:2] / "not-a-blob").write_bytes(b"somebody's")
     assert await files.sweep() == 1
-    assert blobs_in(blob_directory) == {kept.sha256}
+    assert blobs_in(blob_directory) == {kept.sha256, "not-a-blob"}
+
+
+async def test_start_with_the_database_of_another_server_sweeps_nothing(
+    files: Files, blob_directory: Path, tmp_path: Path
+) -> None:
+    file = await files.create(PROJECT, CSV, b"kept")
+    async with Database(f"sqlite:///{tmp_path}/other.db") as other:
+        assert await Files(other, DirectoryBlobs(blob_directory), FileLimits()).sweep() == 0
+    assert await content_of(files, file) == b"kept"
+
+
+async def test_source_of_an_upload_is_let_go_when_the_upload_is_refused(
+    database: Database, blob_directory: Path
+) -> None:
+    files = Files(database, DirectoryBlobs(blob_directory), FileLimits(file_bytes=1))
+    closed = False
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal closed
+        try:
+            yield b"too much"
+        finally:
+            closed = True
+
+    with pytest.raises(FileTooLarge):
+        await files.store_output(PROJECT, "x", source())
+    assert closed
