@@ -1,6 +1,6 @@
 """A server of the demo's own: a child process on a free loopback port, with a data directory that goes with it."""
 
-import socket
+import select
 import subprocess
 import sys
 import tempfile
@@ -8,11 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-import afarensis
-from afarensis import v1
-
-#: Seconds for a server to be ready: the first start compiles and caches, on a slow machine.
+#: Seconds for a server to be ready; the first start on a slow machine takes longest.
 START_SECONDS = 60.0
 #: Seconds for a server to drain.
 STOP_SECONDS = 20.0
@@ -32,41 +30,32 @@ def running_server(target: str | None, log: Path, report: Callable[[str, str], N
         yield target
         return
     with tempfile.TemporaryDirectory(prefix="afarensis-demo-") as data, log.open("wb") as log_file:
-        target = f"127.0.0.1:{_free_port()}"
-        command = [sys.executable, "-m", "afarensis_server", "serve", "--listen", target, "--data-dir", data]
-        server = subprocess.Popen(command, stdout=log_file, stderr=subprocess.STDOUT)  # noqa: S603  # our own command
-        try:
-            _wait_until_ready(server, target, log)
-            report("server", f"process {server.pid}, log in {log}")
-            yield target
-        finally:
-            server.terminate()
+        command = [sys.executable, "-m", "afarensis_server", "serve", "--listen", "127.0.0.1:0", "--data-dir", data]
+        started = time.monotonic()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log_file) as server:  # noqa: S603  # our own command
             try:
-                server.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+                assert server.stdout is not None
+                target = _announced_address(server.stdout)
+                if target is None:
+                    raise ServerFailed(
+                        f"The server is not ready. Its log:\n\n{log.read_text(errors='replace')[-4000:]}"
+                    )
+                report("server", f"ready in {time.monotonic() - started:.1f} s, log in {log}")
+                yield target
+            finally:
+                _stop(server)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _announced_address(output: IO[bytes]) -> str | None:
+    """The last word of the one line that a server prints when it is ready; None when it ends or takes too long."""
+    readable, _, _ = select.select([output], [], [], START_SECONDS)
+    words = output.readline().decode().split() if readable else []
+    return words[-1] if words else None
 
 
-def _wait_until_ready(server: subprocess.Popen[bytes], target: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    with afarensis.connect(target) as client:
-        while server.poll() is None and time.monotonic() < deadline:
-            try:
-                client.models.ListModels(v1.ListModelsRequest(), wait_for_ready=True, timeout=1)
-            except afarensis.Error:
-                continue
-            return
-    end = (
-        f"ended with status {server.returncode}"
-        if server.returncode is not None
-        else f"is not ready after {START_SECONDS:.0f} s"
-    )
-    raise ServerFailed(f"The server {end}. Its log:\n\n{log.read_text(errors='replace')[-4000:]}")
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
