@@ -35,13 +35,13 @@ class Calls:
         self.draining = False
 
     @contextmanager
-    def track(self, kind: str) -> Iterator[None]:
-        """Count the current task as a call of a kind while it lasts.
+    def track(self, kind: str, *, also_draining: bool = False) -> Iterator[None]:
+        """Count the current task as a call of a kind (calls or streams) while it lasts.
 
         Raises ShuttingDown when the server drains, also into a call that was in progress and got no more time, and
         TooManyCalls at the limit.
         """
-        if self.draining:
+        if self.draining and not also_draining:
             raise ShuttingDown
         active = self._active[kind]
         if len(active) >= self._limits[kind]:

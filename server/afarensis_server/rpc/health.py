@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ..errors import ShuttingDown
 from .interceptor import Context
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -23,12 +24,18 @@ class Health(health_pb2_grpc.HealthServicer):
     def __init__(self, services: tuple[str, ...]) -> None:
         self._statuses: Mapping[str, int] = dict.fromkeys(services, NOT_SERVING)
         self._changed = asyncio.Event()
+        self._draining = False
 
     def set(self, status: int, *services: str) -> None:
         """Set the status of some services, or of all when none is named."""
         self._statuses = {**self._statuses, **dict.fromkeys(services or self._statuses, status)}
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def drain(self) -> None:
+        """Nothing serves any more, and nothing will: those who watch are told so and sent away."""
+        self._draining = True
+        self.set(NOT_SERVING)
 
     async def Check(  # noqa: N802  # gRPC's name
         self, request: health_pb2.HealthCheckRequest, context: Context
@@ -48,4 +55,6 @@ class Health(health_pb2_grpc.HealthServicer):
             if status != last:
                 yield health_pb2.HealthCheckResponse(status=status)
                 last = status
+            if self._draining:
+                raise ShuttingDown
             await changed.wait()

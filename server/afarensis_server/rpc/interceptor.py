@@ -32,6 +32,8 @@ _WAITING_CALLS = frozenset(
     }
 )
 
+_CONTRACT = "/afarensis."
+
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Any  # grpc.RpcMethodHandler: the class has no public fields.
 
@@ -115,7 +117,8 @@ class _Call:
     """One call, from its first byte to its status."""
 
     def __init__(self, calls: Calls, method: str, kind: str, context: Context) -> None:
-        self._tracked = calls.track(kind)
+        # Health and reflection are answered to the end.
+        self._tracked = calls.track(kind, also_draining=not method.startswith(_CONTRACT))
         self._method = method
         self._context = context
         self._request_id = _request_id(context)

@@ -1,0 +1,147 @@
+"""The gRPC server: its services, its options, its start and its end."""
+
+from dataclasses import dataclass
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from afarensis import v1 as pb
+
+from ..assistants.service import Assistants
+from ..files.service import Files
+from ..runs.models.registry import Models
+from ..runs.service import Runs
+from ..sessions.service import Sessions
+from ..threads.service import Threads
+from .calls import CallLimits, Calls
+from .health import NOT_SERVING, SERVING, Health
+from .interceptor import CallInterceptor
+from .services.assistants import AssistantServicer
+from .services.files import FileServicer
+from .services.later import EventServicer, UsageServicer
+from .services.models import ModelServicer
+from .services.runs import RunServicer
+from .services.sessions import SessionServicer
+from .services.threads import ThreadServicer
+
+_log = structlog.get_logger(__name__)
+
+#: The health of the process, and of what needs sandboxes.
+PROCESS_HEALTH = ""
+RUN_HEALTH = "afarensis.v1.RunService"
+
+_REQUEST_BYTES = 4 * 1024 * 1024
+_CONTRACT = (
+    pb.assistant_service_pb2,
+    pb.event_service_pb2,
+    pb.file_service_pb2,
+    pb.model_service_pb2,
+    pb.run_service_pb2,
+    pb.session_service_pb2,
+    pb.thread_service_pb2,
+    pb.usage_service_pb2,
+)
+
+_OPTIONS = (
+    # Two servers on one port would each get half of the calls; the second one has to fail instead.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", _REQUEST_BYTES),
+    # Responses are bounded by the services, not here: a client must be able to get every object that was stored.
+    ("grpc.max_send_message_length", -1),
+    # Streams may be silent for a heartbeat's interval, and connections idle for hours. A client that is gone without
+    # a word is found by these pings; the address translators on the way see traffic.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Clients may ping as often as every 10 s, with or without a call; by default they would be sent away.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RpcSettings:
+    """How the server is reached."""
+
+    #: An IP address or a host name, and a port; port 0 takes a free one.
+    host: str = "127.0.0.1"
+    port: int = 50051
+    #: Whether clients can ask for the contract.
+    reflection: bool = True
+    calls: CallLimits = CallLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Nouns:
+    """What the services are thin layers over."""
+
+    assistants: Assistants
+    threads: Threads
+    files: Files
+    runs: Runs
+    sessions: Sessions
+    models: Models
+
+
+class AddressInUse(Exception):
+    """The server cannot listen on its address."""
+
+
+class RpcServer:
+    """Serves the contract. `start`, then `drain`; nothing is served before and after."""
+
+    def __init__(self, nouns: Nouns, settings: RpcSettings) -> None:
+        self._settings = settings
+        self._calls = Calls(settings.calls)
+        self._health = Health((PROCESS_HEALTH, RUN_HEALTH))
+        self._sessions = SessionServicer(nouns.sessions, self._calls)
+        self._server = grpc.aio.server(interceptors=(CallInterceptor(self._calls),), options=_OPTIONS)
+        server = self._server
+        pb.add_AssistantServiceServicer_to_server(AssistantServicer(nouns.assistants), server)
+        pb.add_ThreadServiceServicer_to_server(ThreadServicer(nouns.threads, nouns.runs), server)
+        pb.add_RunServiceServicer_to_server(RunServicer(nouns.runs, self._calls), server)
+        pb.add_FileServiceServicer_to_server(FileServicer(nouns.files), server)
+        pb.add_SessionServiceServicer_to_server(self._sessions, server)
+        pb.add_ModelServiceServicer_to_server(ModelServicer(nouns.models), server)
+        pb.add_UsageServiceServicer_to_server(UsageServicer(), server)
+        pb.add_EventServiceServicer_to_server(EventServicer(), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if settings.reflection:
+            reflection.enable_server_reflection(service_names(), server)
+
+    async def start(self) -> str:
+        """Listen and serve; returns the address that clients can use. Raises AddressInUse."""
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        try:
+            port = self._server.add_insecure_port(f"{host}:{self._settings.port}")
+        except RuntimeError as error:
+            raise AddressInUse(f"{host}:{self._settings.port}") from error
+        await self._server.start()
+        self._health.set(SERVING)
+        return f"{host}:{port}"
+
+    def set_can_open_sandboxes(self, can: bool) -> None:
+        """Tell health checks whether runs can be served."""
+        self._health.set(SERVING if can else NOT_SERVING, RUN_HEALTH)
+
+    def refuse_new(self) -> None:
+        """Answer every new call with SHUTTING_DOWN, and health checks with NOT_SERVING. Calls in progress go on."""
+        self._health.drain()
+        self._calls.refuse_new()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """End all calls, those that do not end in time with SHUTTING_DOWN; return when all have cleaned up."""
+        self.refuse_new()
+        await self._calls.finish(grace_seconds)
+        await self._sessions.aclose()
+        # What is left are answers on their way to their clients.
+        await self._server.stop(1.0)
+
+
+def service_names() -> tuple[str, ...]:
+    """The names of all services, as reflection lists them."""
+    contract = (name for module in _CONTRACT for name in module.DESCRIPTOR.services_by_name)
+    health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+    return (*(f"afarensis.v1.{name}" for name in contract), health, reflection.SERVICE_NAME)

@@ -1,0 +1,5 @@
+"""``python -m afarensis_server``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,318 @@
+"""The composition root: builds every part of the server from its settings, and ends them in reverse.
+
+This is the only module that knows all parts.
+"""
+
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+import structlog
+
+from . import __version__
+from .assistants.service import AssistantLimits, Assistants
+from .domain.sessions import SessionLimits
+from .events.log import EventLog
+from .files.blobs import DirectoryBlobs
+from .files.service import FileLimits, Files
+from .rpc.calls import CallLimits
+from .rpc.server import AddressInUse, Nouns, RpcServer, RpcSettings
+from .runs.conversation import ConversationLimits
+from .runs.engine import EngineSettings, RunEngine
+from .runs.fields import RunLimits
+from .runs.models.openai import OpenAIModel, OpenAISettings
+from .runs.models.registry import Models
+from .runs.prompt import PromptLimits, Prompts
+from .runs.service import Runs
+from .sandbox.driver import SandboxDriver, SandboxUnavailable
+from .sandbox.local.driver import LocalSandbox
+from .sandbox.local.settings import CgroupMode, LocalSandboxSettings
+from .sessions.outputs import DisplayLimits
+from .sessions.service import Sessions, SessionSettings
+from .settings import Settings
+from .store.database import Database
+from .threads.service import ThreadLimits, Threads
+from .validation import SharedLimits
+
+_log = structlog.get_logger(__name__)
+
+#: Seconds that calls have to end by themselves once runs have been drained.
+_CALL_GRACE_SECONDS = 5.0
+
+
+class Refused(Exception):
+    """The server does not start; the message says why and what to do."""
+
+
+async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Serve until a signal ends it; ``announce`` gets the address once calls are answered. Raises Refused."""
+    stop = _stop_on_signals()
+    async with AsyncExitStack() as stack:
+        server = await start(settings, stack)
+        announce(server)
+        await stop.wait()
+        _log.info("draining", seconds=settings.server.drain_seconds)
+    _log.info("stopped")
+
+
+async def start(settings: Settings, stack: AsyncExitStack) -> str:
+    """Start every part on the stack and return the address that is served. Leaving the stack drains. Raises Refused."""
+    directory = _prepare(settings.server.data_dir.expanduser())
+    stack.enter_context(_lock(directory))
+    # Before the gRPC server exists: processes that are forked from one crash.
+    try:
+        driver = await stack.enter_async_context(open_driver(settings, directory))
+    except SandboxUnavailable as error:
+        raise Refused(f"No sandbox can be opened: {error}") from error
+    database = await stack.enter_async_context(Database(_database_url(settings, directory), settings.store.readers))
+    files = Files(database, DirectoryBlobs(directory / "files"), _file_limits(settings))
+    await files.sweep()
+    models = await _open_models(settings, stack)
+    log = EventLog(database)
+    sessions = await stack.enter_async_context(Sessions(database, files, driver, _session_settings(settings)))
+    prompts = Prompts(
+        database,
+        files,
+        PromptLimits(
+            output_characters=settings.runs.prompt_output_characters, image_bytes=settings.runs.prompt_image_bytes
+        ),
+    )
+    engine = await stack.enter_async_context(
+        RunEngine(database, log, sessions, models, prompts, _engine_settings(settings))
+    )
+    threads = Threads(database, _thread_limits(settings))
+    assistants = Assistants(
+        database, _assistant_limits(settings), default_model=models.default, check_model=models.check
+    )
+    runs = Runs(database, log, threads, sessions, engine, _run_limits(settings), models.check)
+    server = RpcServer(Nouns(assistants, threads, files, runs, sessions, models), _rpc_settings(settings))
+
+    async def drain() -> None:
+        # Streams stay open while runs finish, so that their readers see how.
+        server.refuse_new()
+        await engine.drain(settings.server.drain_seconds)
+        log.drain()
+        await server.stop(_CALL_GRACE_SECONDS)
+
+    stack.push_async_callback(drain)
+    try:
+        address = await server.start()
+    except AddressInUse as error:
+        raise Refused(f"The address {error} is taken by another program. Choose another one with --listen.") from error
+    _log.info("serving", address=address, version=__version__, data_dir=str(directory), sandbox=driver.name)
+    return address
+
+
+def open_driver(settings: Settings, directory: Path) -> SandboxDriver:
+    """The sandbox driver that the settings ask for."""
+    section = settings.sandbox
+    return LocalSandbox(
+        LocalSandboxSettings(
+            guest_python=_guest_python(section.guest_python),
+            work_directory=directory / "sandbox",
+            pool_size=section.pool_size,
+            max_sessions=section.max_sessions,
+            grace_seconds=section.grace_seconds,
+            start_seconds=section.start_seconds,
+            first_user=section.first_user,
+            spawns_per_zygote=section.spawns_per_zygote,
+            cgroups=CgroupMode(section.cgroups),
+            allow_missing_layers=section.allow_missing_layers,
+        )
+    )
+
+
+def _guest_python(configured: Path | None) -> Path:
+    if configured is not None:
+        return configured.expanduser().absolute()
+    # server/afarensis_server/app.py: the checkout is two levels above the package.
+    path = Path(__file__).parents[2] / ".guest" / "bin" / "python"
+    if not path.exists():
+        raise Refused(
+            "There is no Python for the code that is run. Name one with the packages that code may import in the "
+            "setting sandbox.guest_python (AFARENSIS_SANDBOX_GUEST_PYTHON); in a checkout, `make setup` makes one."
+        )
+    return path
+
+
+async def _open_models(settings: Settings, stack: AsyncExitStack) -> Models:
+    section = settings.openai
+    openai = None
+    if section.base_url:
+        openai = await stack.enter_async_context(
+            OpenAIModel(
+                OpenAISettings(
+                    base_url=section.base_url,
+                    api_key=section.api_key if section.api_key.get_secret_value() else None,
+                    timeout_seconds=section.timeout_seconds,
+                    stall_seconds=section.stall_seconds,
+                    max_retries=section.max_retries,
+                )
+            )
+        )
+    return Models(openai, settings.runs.default_model)
+
+
+# --- the data directory -----------------------------------------------------------------------------------------------
+
+
+def _prepare(directory: Path) -> Path:
+    directory = directory.absolute()
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"The data directory {directory} cannot be made: {error.strerror}.") from error
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise Refused(f"The data directory {directory} is not writable.")
+    return directory
+
+
+@contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    """Hold the data directory. The kernel lets go of it when the process ends, however it does."""
+    with (directory / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise Refused(
+                f"The data directory {directory} is in use by another server (pid {file.read().strip() or 'unknown'}). "
+                "Stop that one, or choose another directory with --data-dir."
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _database_url(settings: Settings, directory: Path) -> str:
+    return settings.store.url or f"sqlite:///{directory / 'afarensis.db'}"
+
+
+# --- what each part is told -------------------------------------------------------------------------------------------
+
+
+def _rpc_settings(settings: Settings) -> RpcSettings:
+    section = settings.server
+    return RpcSettings(
+        host=section.host,
+        port=section.port,
+        reflection=section.reflection,
+        calls=CallLimits(calls=section.max_calls, streams=section.max_streams),
+    )
+
+
+def _shared_limits(settings: Settings) -> SharedLimits:
+    section = settings.limits
+    return SharedLimits(
+        metadata_pairs=section.metadata_pairs,
+        metadata_key_characters=section.metadata_key_characters,
+        metadata_value_characters=section.metadata_value_characters,
+        function_name_characters=section.function_name_characters,
+        temperature=section.temperature,
+    )
+
+
+def _assistant_limits(settings: Settings) -> AssistantLimits:
+    section = settings.limits
+    return AssistantLimits(
+        name_characters=section.name_characters,
+        description_characters=section.description_characters,
+        instructions_characters=section.instructions_characters,
+        tools=section.assistant_tools,
+        code_interpreter_files=section.assistant_files,
+        shared=_shared_limits(settings),
+    )
+
+
+def _thread_limits(settings: Settings) -> ThreadLimits:
+    section = settings.limits
+    return ThreadLimits(
+        messages=section.thread_messages,
+        initial_messages=section.messages_per_call,
+        text_characters=section.message_characters,
+        content_parts=section.message_parts,
+        attachments=section.message_attachments,
+        code_interpreter_files=section.thread_files,
+        image_url_characters=section.image_url_characters,
+        image_bytes=section.image_bytes,
+        shared=_shared_limits(settings),
+    )
+
+
+def _file_limits(settings: Settings) -> FileLimits:
+    section = settings.files
+    return FileLimits(
+        file_bytes=section.max_bytes,
+        minimum_ttl_seconds=section.min_ttl_seconds,
+        maximum_ttl_seconds=section.max_ttl_seconds,
+        shared=_shared_limits(settings),
+    )
+
+
+def _run_limits(settings: Settings) -> RunLimits:
+    return RunLimits(
+        instructions_characters=settings.limits.instructions_characters,
+        tools=settings.limits.run_tools,
+        minimum_tokens=settings.limits.minimum_tokens,
+        additional_messages=settings.limits.messages_per_call,
+        ttl_seconds=settings.runs.ttl_seconds,
+        max_ttl_seconds=settings.runs.max_ttl_seconds,
+        tool_output_characters=settings.limits.tool_output_characters,
+    )
+
+
+def _engine_settings(settings: Settings) -> EngineSettings:
+    section = settings.runs
+    return EngineSettings(
+        concurrent_runs=section.concurrent,
+        lease_seconds=section.lease_seconds,
+        conversation=ConversationLimits(model_calls=section.model_calls),
+    )
+
+
+def _session_settings(settings: Settings) -> SessionSettings:
+    section = settings.sandbox
+    return SessionSettings(
+        limits=SessionLimits(
+            memory_bytes=section.memory_bytes,
+            cpu_cores=section.cpu_cores,
+            processes=section.processes,
+            open_files=section.open_files,
+            disk_bytes=section.disk_bytes,
+            disk_inodes=section.disk_inodes,
+            output_bytes=section.output_bytes,
+            display_bytes=section.display_bytes,
+        ),
+        displays=DisplayLimits(inline_bytes=section.inline_display_bytes),
+        idle_seconds=section.idle_seconds,
+        life_seconds=section.life_seconds,
+        max_life_seconds=section.max_life_seconds,
+        execution_seconds=section.execution_seconds,
+        max_execution_seconds=section.max_execution_seconds,
+    )
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """An event that the first SIGTERM or SIGINT sets; the second one ends the process at once."""
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            # Nothing is lost: what was answered is stored, and runs at work are taken up at the next start.
+            sys.stderr.flush()
+            os._exit(1)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop

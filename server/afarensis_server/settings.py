@@ -1,0 +1,279 @@
+"""Every setting of the server, with its default and its meaning.
+
+A setting is named by its section and its name: ``sandbox.pool_size`` in flags (``--set``) and in the TOML file,
+``AFARENSIS_SANDBOX_POOL_SIZE`` in the environment. `configuration` loads them. The parts of the server do not know
+this module: `app` hands each what concerns it.
+"""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+_KIB = 1024
+_MIB = 1024 * _KIB
+_GIB = 1024 * _MIB
+
+Bytes = Annotated[ByteSize, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A group of settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+
+class ServerSection(Section):
+    """How the server is reached, and what it tells about itself."""
+
+    listen: str = "127.0.0.1:50051"
+    """The address to serve gRPC on, as `host:port`; an IPv6 address stands in brackets. Port 0 takes a free one."""
+    insecure_bind: bool = False
+    """Whether to serve on an address that other machines can reach, although connections are neither encrypted nor
+    authenticated. Behind a proxy that does both, say yes."""
+    data_dir: Path = Path("~/.local/share/afarensis")
+    """The directory of all that is kept: the database, files, locks. One server at a time may use it."""
+    reflection: bool = True
+    """Whether clients like grpcurl can ask for the contract."""
+    max_calls: PositiveInt = 1_000
+    """Calls with one answer that are worked on at the same time; more are refused with TOO_MANY_CALLS."""
+    max_streams: PositiveInt = 10_000
+    """Streams and waiting calls that are open at the same time; more are refused with TOO_MANY_CALLS."""
+    drain_seconds: Annotated[float, Field(ge=0)] = 30.0
+    """How long runs at work may take to finish when the server is told to stop; then they wait for the next start."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important messages to log."""
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """How to log: `console` for people, `json` for machines, `auto` for whichever reads standard error."""
+
+    @property
+    def host(self) -> str:
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+    @model_validator(mode="after")
+    def _check_listen(self) -> "ServerSection":
+        _, separator, port = self.listen.rpartition(":")
+        if not separator or not self.host or not (port.isascii() and port.isdigit() and int(port) < 65536):
+            raise ValueError(f"listen must be host:port, like 127.0.0.1:50051, not '{self.listen}'")
+        if not self.insecure_bind and not _is_loopback(self.host):
+            raise ValueError(
+                f"listen would let other machines connect to {self.host} without encryption and authentication; "
+                "if that is wanted, set server.insecure_bind (--insecure-bind)"
+            )
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class StoreSection(Section):
+    """The database."""
+
+    url: str = ""
+    """Where the database is, as a SQLAlchemy URL. Empty: SQLite in the data directory."""
+    readers: PositiveInt = 4
+    """Threads, each with a connection, that read from the database."""
+
+
+class FilesSection(Section):
+    """Files."""
+
+    max_bytes: Bytes = ByteSize(512 * _MIB)
+    """The size of one file."""
+    min_ttl_seconds: PositiveInt = 3_600
+    """How long a file that expires is kept at least."""
+    max_ttl_seconds: PositiveInt = 2_592_000
+    """How long a file that expires is kept at most."""
+
+
+class SandboxSection(Section):
+    """Where code runs, and what it may use."""
+
+    driver: Literal["local"] = "local"
+    """What isolates sessions: `local` uses the kernel's namespaces, without any daemon."""
+    guest_python: Path | None = None
+    """The Python that runs the code, with what the code may import. Unset: `.guest/bin/python` of the checkout that the
+    server runs from."""
+    allow_missing_layers: bool = False
+    """Whether to start although an essential layer of isolation is missing on this host (`doctor` lists them)."""
+    cgroups: Literal["auto", "off"] = "auto"
+    """Whether to use control groups, where the host has them, for memory, CPU and processes."""
+    first_user: PositiveInt = 1_900_000_000
+    """The first of the user ids that sessions get, one each, when the server is root. Nobody else may have them."""
+    start_seconds: PositiveFloat = 60.0
+    """How long an interpreter may take to start."""
+    grace_seconds: PositiveFloat = 3.0
+    """How long interrupted code may take to end by itself before its interpreter is killed."""
+    spawns_per_zygote: PositiveInt = 1_000
+    """Interpreters that a zygote starts before a fresh one takes over, since they share their memory layout."""
+    pool_size: Annotated[int, Field(ge=0)] = 2
+    """Interpreters that are kept ready, so that a session opens at once."""
+    max_sessions: PositiveInt = 1_000
+    """Sessions that are open at the same time; more are refused with SANDBOX_CAPACITY."""
+    memory_bytes: Bytes = ByteSize(1 * _GIB)
+    """Memory of one session's interpreter and all it starts."""
+    cpu_cores: PositiveFloat = 1.0
+    """CPU cores that one session may keep busy."""
+    processes: PositiveInt = 128
+    """Processes and threads of one session at a time."""
+    open_files: PositiveInt = 1_024
+    """Open file descriptors of one process in a session."""
+    disk_bytes: Bytes = ByteSize(1 * _GIB)
+    """Bytes that one session may write below /mnt/data, and again below /tmp."""
+    disk_inodes: PositiveInt = 10_000
+    """Files and directories that one session may create below /mnt/data, and again below /tmp."""
+    output_bytes: Bytes = ByteSize(1 * _MIB)
+    """Bytes of standard output and error of one execution that are passed on; the rest is counted and dropped."""
+    display_bytes: Bytes = ByteSize(16 * _MIB)
+    """Bytes of all displays of one execution that are passed on; the rest is counted and dropped."""
+    inline_display_bytes: Bytes = ByteSize(256 * _KIB)
+    """Bytes up to which a displayed value comes in place; a larger one is kept as a file."""
+    execution_seconds: PositiveFloat = 120.0
+    """How long one execution may take when its caller does not say."""
+    max_execution_seconds: PositiveFloat = 600.0
+    """How long one execution may take at most."""
+    idle_seconds: PositiveFloat = 1_200.0
+    """How long a session stays open without an execution, when its creator does not say."""
+    life_seconds: PositiveFloat = 3_600.0
+    """How long a session stays open in all, when its creator does not say."""
+    max_life_seconds: PositiveFloat = 86_400.0
+    """How long a session stays open at most."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "SandboxSection":
+        if self.execution_seconds > self.max_execution_seconds:
+            raise ValueError("execution_seconds must not be more than max_execution_seconds")
+        if self.life_seconds > self.max_life_seconds:
+            raise ValueError("life_seconds must not be more than max_life_seconds")
+        return self
+
+
+class RunsSection(Section):
+    """How runs are worked on."""
+
+    default_model: str = "direct"
+    """The model of assistants that name none. `direct` needs no endpoint: it runs the code blocks it is given."""
+    concurrent: PositiveInt = 200
+    """Runs that are worked on at the same time; more wait."""
+    ttl_seconds: PositiveFloat = 600.0
+    """How long a run may take until it expires, when its creator does not say."""
+    max_ttl_seconds: PositiveFloat = 86_400.0
+    """How long a run may take at most."""
+    model_calls: PositiveInt = 100
+    """Calls of the model in one run; a model that goes round in circles ends there."""
+    lease_seconds: Annotated[float, Field(ge=5)] = 30.0
+    """How long a worker may be silent until its run is taken up by another one."""
+    prompt_output_characters: PositiveInt = 20_000
+    """Characters of one execution's output that the model reads; the middle of more is left out."""
+    prompt_image_bytes: Bytes = ByteSize(20 * _MIB)
+    """Bytes of one image that is sent to the model."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "RunsSection":
+        if self.ttl_seconds > self.max_ttl_seconds:
+            raise ValueError("ttl_seconds must not be more than max_ttl_seconds")
+        return self
+
+
+class OpenAISection(Section):
+    """The language models of an OpenAI-compatible endpoint."""
+
+    base_url: str = ""
+    """The endpoint up to and including its version, like `https://api.openai.com/v1`. Empty: there is none."""
+    api_key: SecretStr = SecretStr("")
+    """The key of the endpoint. Empty: none is sent."""
+    timeout_seconds: PositiveFloat = 600.0
+    """How long one answer may take, its retries included."""
+    stall_seconds: PositiveFloat = 120.0
+    """How long the endpoint may be silent: until an answer begins, and between any two bytes of it."""
+    max_retries: Annotated[int, Field(ge=0)] = 2
+    """How often a call that failed before the answer began is tried again."""
+
+
+class LimitsSection(Section):
+    """Limits of what clients send; the defaults are the Assistants API's where it had one."""
+
+    metadata_pairs: PositiveInt = 16
+    """Pairs in the metadata of one object."""
+    metadata_key_characters: PositiveInt = 64
+    """Characters of a key of metadata."""
+    metadata_value_characters: PositiveInt = 512
+    """Characters of a value of metadata."""
+    function_name_characters: PositiveInt = 64
+    """Characters of the name of a function or of a response format."""
+    temperature: PositiveFloat = 2.0
+    """The highest sampling temperature; the lowest is 0."""
+    name_characters: PositiveInt = 256
+    """Characters of the name of an assistant."""
+    description_characters: PositiveInt = 512
+    """Characters of the description of an assistant."""
+    instructions_characters: PositiveInt = 256_000
+    """Characters of the instructions of an assistant or a run."""
+    assistant_tools: PositiveInt = 128
+    """Tools of one assistant."""
+    run_tools: PositiveInt = 20
+    """Tools that a run may name in place of its assistant's."""
+    assistant_files: PositiveInt = 20
+    """Files of one assistant for the code interpreter."""
+    thread_files: PositiveInt = 20
+    """Files of one thread for the code interpreter."""
+    thread_messages: PositiveInt = 100_000
+    """Messages of one thread."""
+    messages_per_call: PositiveInt = 100
+    """Messages that are created together with a thread or a run."""
+    message_characters: PositiveInt = 256_000
+    """Characters of a text in a message."""
+    message_parts: PositiveInt = 100
+    """Parts of the content of one message."""
+    message_attachments: PositiveInt = 20
+    """Files attached to one message."""
+    image_url_characters: PositiveInt = 8_192
+    """Characters of the address of an image."""
+    image_bytes: Bytes = ByteSize(20 * _MIB)
+    """Bytes of an image in a message."""
+    minimum_tokens: PositiveInt = 256
+    """The smallest token budget of a run, of prompts and of completions."""
+    tool_output_characters: PositiveInt = 512_000
+    """Characters of one submitted tool output."""
+
+
+class Settings(BaseSettings):
+    """All settings."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix="AFARENSIS_",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+    )
+
+    server: ServerSection = ServerSection()
+    store: StoreSection = StoreSection()
+    files: FilesSection = FilesSection()
+    sandbox: SandboxSection = SandboxSection()
+    runs: RunsSection = RunsSection()
+    openai: OpenAISection = OpenAISection()
+    limits: LimitsSection = LimitsSection()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is passed and nothing else: `configuration` merges the sources, since it tells them apart."""
+        return (init_settings,)
