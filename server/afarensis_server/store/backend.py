@@ -20,7 +20,6 @@ _UNAVAILABLE = frozenset(
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
         sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_READONLY,
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_CANTOPEN,
@@ -41,7 +40,6 @@ class Backend:
         self.writing = _engine(
             url,
             busy_seconds,
-            "PRAGMA journal_mode = WAL",
             # One fsync for each commit, which is shared (`writer`). NORMAL would lose the last commits in a power cut.
             "PRAGMA synchronous = FULL",
             "PRAGMA foreign_keys = ON",
@@ -58,8 +56,9 @@ class Backend:
             pool_size=readers,
             max_overflow=0,
         )
-        #: Without foreign keys, because rebuilding a table would delete all that refers to it.
-        self.migrating = _engine(url, busy_seconds, poolclass=NullPool)
+        #: Without foreign keys, because rebuilding a table would delete all that refers to it. The first to open the
+        #: file, it sets what stays in it: a reader would keep the mode from changing.
+        self.migrating = _engine(url, busy_seconds, "PRAGMA journal_mode = WAL", poolclass=NullPool)
 
     def begin_reading(self, connection: Connection) -> None:
         """Begin a transaction that sees one snapshot. It ends with the connection's."""
@@ -103,7 +102,8 @@ def _driver(connection: Connection) -> Any:
 
 
 def _engine(url: URL, busy_seconds: float, *pragmas: str, **options: Any) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": busy_seconds}, **options)
+    # Parameters are what users said; an error, and so a log, must not repeat them.
+    engine = create_engine(url, connect_args={"timeout": busy_seconds}, hide_parameters=True, **options)
 
     def configure(connection: Any, _record: object) -> None:
         # Or the driver would begin by rules of its own. `begin_reading` and `begin_writing` do it instead, and not as a

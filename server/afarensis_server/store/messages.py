@@ -46,6 +46,8 @@ def list_for_prompt(connection: Connection, project: str, thread_id: str, newest
 
 
 def count(connection: Connection, project: str, thread_id: str) -> int:
-    columns = tables.messages.c
-    statement = select(func.count()).where(columns.project == project, columns.thread_id == thread_id)
+    threads = tables.threads.c
+    # The project is looked up once, not for each message: this way the index alone answers.
+    thread = select(threads.id).where(threads.id == thread_id, threads.project == project).scalar_subquery()
+    statement = select(func.count()).where(tables.messages.c.thread_id == thread)
     return connection.execute(statement).scalar_one()

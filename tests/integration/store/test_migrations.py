@@ -1,0 +1,93 @@
+"""What migrations make of an empty database, and of one that was there before."""
+
+import asyncio
+import logging
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from afarensis_server.store import migrations
+from afarensis_server.store.database import Database
+from afarensis_server.store.tables import metadata
+
+
+def schema(path: Path) -> dict[str, str]:
+    """Every table and index with its SQL, blanks and quotes evened out."""
+    connection = sqlite3.connect(path)
+    try:
+        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
+    finally:
+        connection.close()
+    own = {name: sql for name, sql in rows if not name.startswith("sqlite_") and name != "alembic_version"}
+    return {name: re.sub(r"[\s\"]+", " ", sql).strip() for name, sql in own.items()}
+
+
+async def test_migrations_make_the_tables_of_the_models(tmp_path: Path) -> None:
+    async with Database(f"sqlite:///{tmp_path / 'migrated.db'}"):
+        pass
+    engine = create_engine(f"sqlite:///{tmp_path / 'created.db'}")
+    metadata.create_all(engine)
+    engine.dispose()
+    assert schema(tmp_path / "migrated.db") == schema(tmp_path / "created.db")
+
+
+async def test_alembic_finds_nothing_to_migrate(tmp_path: Path) -> None:
+    async with Database(f"sqlite:///{tmp_path / 'a.db'}") as database:
+        context_differences = await database.read(
+            lambda connection: compare_metadata(MigrationContext.configure(connection), metadata)
+        )
+    assert context_differences == []
+
+
+async def test_second_start_keeps_everything(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+
+    async def key() -> bytes:
+        async with Database(url) as database:
+            return await database.read(
+                lambda connection: connection.exec_driver_sql("SELECT value FROM keys").scalar_one()
+            )
+
+    assert await key() == await key()
+
+
+async def test_databases_may_start_at_the_same_time(tmp_path: Path) -> None:
+    async def start(number: int) -> None:
+        async with Database(f"sqlite:///{tmp_path / f'{number}.db'}"):
+            pass
+
+    await asyncio.gather(*(start(number) for number in range(8)))
+    assert len({str(schema(tmp_path / f"{number}.db")) for number in range(8)}) == 1
+
+
+async def test_newer_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    async with Database(f"sqlite:///{path}"):
+        pass
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(migrations.DatabaseTooNew, match="9999"):
+        async with Database(f"sqlite:///{path}"):
+            pass
+
+
+async def test_migration_leaves_logging_alone(tmp_path: Path) -> None:
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers), logging.getLogger("alembic").level)
+    async with Database(f"sqlite:///{tmp_path / 'a.db'}"):
+        pass
+    assert (root.level, list(root.handlers), logging.getLogger("alembic").level) == before
+
+
+async def test_directory_may_have_a_percent_sign(tmp_path: Path) -> None:
+    directory = tmp_path / "100%"
+    directory.mkdir()
+    async with Database(f"sqlite:///{directory / 'a.db'}") as database:
+        assert await database.read(lambda _connection: 1) == 1
