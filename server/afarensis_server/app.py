@@ -70,8 +70,8 @@ async def start(settings: Settings, stack: AsyncExitStack) -> str:
     except SandboxUnavailable as error:
         raise Refused(f"No sandbox can be opened: {error}") from error
     database = await stack.enter_async_context(Database(_database_url(settings, directory), settings.store.readers))
-    files = Files(database, DirectoryBlobs(directory / "files"), _file_limits(settings))
-    await files.sweep()
+    blobs = DirectoryBlobs(directory / "files")
+    files = await stack.enter_async_context(Files(database, blobs, _file_limits(settings)))
     models = await _open_models(settings, stack)
     log = EventLog(database)
     sessions = await stack.enter_async_context(Sessions(database, files, driver, _session_settings(settings)))

@@ -7,6 +7,7 @@ finding the blob that a deletion is about to take.
 """
 
 import asyncio
+import contextlib
 import errno
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine
@@ -14,14 +15,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import structlog
 from sqlalchemy import Connection
 
 from .. import clock, ids
 from ..domain.files import File, FilePurpose
-from ..errors import ContentMismatch, FileNotFound, FileTooLarge, OffsetPastEnd, StorageFull
+from ..errors import ContentMismatch, DatabaseUnavailable, FileNotFound, FileTooLarge, OffsetPastEnd, StorageFull
 from ..store import files, requests
 from ..store.database import Database
 from ..store.pages import Page, PageRequest
@@ -39,6 +41,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 #: Locks that all contents share: two contents with the same first digits wait for each other, for a moment.
 _LOCKS = 256
+#: Seconds after which deleting expired files is tried again when it failed.
+_RETRY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +80,33 @@ class UploadHead:
 
 
 class Files:
-    """Files of all projects. One instance owns a blob store."""
+    """Files of all projects. One instance owns a blob store.
+
+    An async context manager: entering sweeps what a killed process left; until it is left, expired files are deleted.
+    """
 
     def __init__(self, database: Database, blobs: BlobStore, limits: FileLimits) -> None:
         self._database = database
         self._blobs = blobs
         self._limits = limits
         self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
+        self._expiring: asyncio.Task[None] | None = None
+        #: Set when a file was stored that may expire before the others.
+        self._expiry_changed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self.sweep()
+        self._expiring = asyncio.create_task(self._delete_when_expired(), name="files-expiry")
+        return self
+
+    async def __aexit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._expiring is not None
+        self._expiring.cancel()
+        await asyncio.wait([self._expiring])
+        if not self._expiring.cancelled():
+            self._expiring.result()  # a defect that ended it
 
     # --- putting in ---------------------------------------------------------------------------------------------------
 
@@ -165,10 +189,13 @@ class Files:
         async with self._lock(sha256):
             await staged.keep()
             try:
-                return await self._database.write(work)
+                file = await self._database.write(work)
             except BaseException:
                 await self._drop_unused(sha256)
                 raise
+        if file.expire_time is not None:
+            self._expiry_changed.set()
+        return file
 
     # --- looking at ---------------------------------------------------------------------------------------------------
 
@@ -242,10 +269,26 @@ class Files:
         """When the next file expires; None when none is to."""
         return await self._database.read(lambda connection: files.next_expiry(connection, after))
 
+    async def _delete_when_expired(self) -> None:
+        while True:
+            time = clock.now()
+            try:
+                await self.delete_expired(time)
+                upcoming = await self.next_expiry(time)
+                seconds = None if upcoming is None else (upcoming - clock.now()).total_seconds()
+            except (DatabaseUnavailable, OSError) as error:
+                # The files are gone for everybody already; only their space is not.
+                _log.warning("expired files not deleted", error=str(error))
+                seconds = _RETRY_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._expiry_changed.wait()
+            self._expiry_changed.clear()
+
     async def sweep(self) -> int:
         """Remove what a killed process left: content half-received, blobs without a file. Tells how many blobs.
 
-        For the start of the server, before anything else uses the files.
+        Nothing else may use the files meanwhile.
         """
         await self._blobs.clear_staging()
         unused: list[str] = []

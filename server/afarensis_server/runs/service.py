@@ -123,7 +123,7 @@ class Runs:
         violations.check()
 
         def create(tx: Transaction) -> str:
-            thread = self._threads.insert_new(tx, project, thread_fields, messages)
+            thread = self._threads.insert_new(tx, project, thread_fields, messages, prefix="thread.")
             told = [EventDraft(EventType.THREAD_CREATED, thread)]
             return self._insert(tx, project, thread, fields, additional_messages, told).id
 

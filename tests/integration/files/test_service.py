@@ -335,6 +335,28 @@ async def test_all_expired_files_are_swept_however_many(database: Database, blob
     assert blobs_in(blob_directory) == set()
 
 
+async def test_file_is_deleted_when_it_expires(database: Database, blob_directory: Path) -> None:
+    limits = FileLimits(minimum_ttl_seconds=0)
+    async with Files(database, DirectoryBlobs(blob_directory), limits) as files:
+        later = await files.create(PROJECT, replace(CSV, ttl_seconds=3_600), b"later")
+        soon = await files.create(PROJECT, replace(CSV, ttl_seconds=0.1), b"soon")
+        async with asyncio.timeout(10):
+            while blobs_in(blob_directory) != {later.sha256}:
+                await asyncio.to_thread(lambda: None)
+        assert soon.expire_time is not None
+        assert clock.now() >= soon.expire_time
+
+
+async def test_file_that_expired_while_the_server_was_down_is_deleted_at_its_start(
+    database: Database, blob_directory: Path
+) -> None:
+    limits = FileLimits(minimum_ttl_seconds=0)
+    await Files(database, DirectoryBlobs(blob_directory), limits).create(PROJECT, replace(CSV, ttl_seconds=0), b"gone")
+    async with Files(database, DirectoryBlobs(blob_directory), limits), asyncio.timeout(10):
+        while blobs_in(blob_directory):
+            await asyncio.to_thread(lambda: None)
+
+
 # --- together, cancelled, killed -------------------------------------------------------------------------------------
 
 
