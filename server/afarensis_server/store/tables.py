@@ -167,6 +167,7 @@ runs = Table(
     Column("usage", Json(Usage)),
     Index(None, "project", "create_time", "id"),
     Index(None, "thread_id", "create_time", "id"),
+    Index(None, "project", "assistant_id", "create_time", "id"),
     # The thread's lock: one run at a time that is not over.
     Index("uq_runs_active_thread", "thread_id", unique=True, sqlite_where=ACTIVE_RUN, postgresql_where=ACTIVE_RUN),
     Index(

@@ -186,6 +186,9 @@ def upgrade() -> None:
         sqlite_where=sa.text("expire_time IS NOT NULL"),
         postgresql_where=sa.text("expire_time IS NOT NULL"),
     )
+    op.create_index(
+        op.f("ix_runs_project_assistant_id_create_time_id"), "runs", ["project", "assistant_id", "create_time", "id"]
+    )
     op.create_index(op.f("ix_runs_project_create_time_id"), "runs", ["project", "create_time", "id"])
     op.create_index(op.f("ix_runs_thread_id_create_time_id"), "runs", ["thread_id", "create_time", "id"])
     op.create_index(
