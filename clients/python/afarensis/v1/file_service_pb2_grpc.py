@@ -94,6 +94,7 @@ class FileServiceServicer(object):
 
         * INVALID_ARGUMENT `CONTENT_MISMATCH`: the content does not have the `sha256` that was announced.
         * RESOURCE_EXHAUSTED `FILE_TOO_LARGE`: the content is larger than 1 MiB.
+        * RESOURCE_EXHAUSTED `STORAGE_FULL`: the server's disk for files is full. RetryInfo says when to try again.
         * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -112,6 +113,7 @@ class FileServiceServicer(object):
         * INVALID_ARGUMENT `CONTENT_MISMATCH`: the content does not have the `sha256` or the `size_bytes` that was
         announced.
         * RESOURCE_EXHAUSTED `FILE_TOO_LARGE`: the content is larger than the limit; said as soon as it is known.
+        * RESOURCE_EXHAUSTED `STORAGE_FULL`: the server's disk for files is full. RetryInfo says when to try again.
         * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

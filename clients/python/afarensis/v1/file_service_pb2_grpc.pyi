@@ -45,6 +45,7 @@ class FileServiceStub:
 
     * INVALID_ARGUMENT `CONTENT_MISMATCH`: the content does not have the `sha256` that was announced.
     * RESOURCE_EXHAUSTED `FILE_TOO_LARGE`: the content is larger than 1 MiB.
+    * RESOURCE_EXHAUSTED `STORAGE_FULL`: the server's disk for files is full. RetryInfo says when to try again.
     * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
     """
     UploadFile: _grpc.StreamUnaryMultiCallable[_file_service_pb2.UploadFileRequest, _file_service_pb2.UploadFileResponse]
@@ -59,6 +60,7 @@ class FileServiceStub:
     * INVALID_ARGUMENT `CONTENT_MISMATCH`: the content does not have the `sha256` or the `size_bytes` that was
       announced.
     * RESOURCE_EXHAUSTED `FILE_TOO_LARGE`: the content is larger than the limit; said as soon as it is known.
+    * RESOURCE_EXHAUSTED `STORAGE_FULL`: the server's disk for files is full. RetryInfo says when to try again.
     * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
     """
     GetFile: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.GetFileRequest, _file_service_pb2.GetFileResponse]
@@ -140,6 +142,7 @@ class FileServiceAsyncStub(FileServiceStub):
 
     * INVALID_ARGUMENT `CONTENT_MISMATCH`: the content does not have the `sha256` that was announced.
     * RESOURCE_EXHAUSTED `FILE_TOO_LARGE`: the content is larger than 1 MiB.
+    * RESOURCE_EXHAUSTED `STORAGE_FULL`: the server's disk for files is full. RetryInfo says when to try again.
     * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
     """
     UploadFile: _aio.StreamUnaryMultiCallable[_file_service_pb2.UploadFileRequest, _file_service_pb2.UploadFileResponse]  # type: ignore[assignment]
@@ -154,6 +157,7 @@ class FileServiceAsyncStub(FileServiceStub):
     * INVALID_ARGUMENT `CONTENT_MISMATCH`: the content does not have the `sha256` or the `size_bytes` that was
       announced.
     * RESOURCE_EXHAUSTED `FILE_TOO_LARGE`: the content is larger than the limit; said as soon as it is known.
+    * RESOURCE_EXHAUSTED `STORAGE_FULL`: the server's disk for files is full. RetryInfo says when to try again.
     * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
     """
     GetFile: _aio.UnaryUnaryMultiCallable[_file_service_pb2.GetFileRequest, _file_service_pb2.GetFileResponse]  # type: ignore[assignment]
@@ -238,6 +242,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * INVALID_ARGUMENT `CONTENT_MISMATCH`: the content does not have the `sha256` that was announced.
         * RESOURCE_EXHAUSTED `FILE_TOO_LARGE`: the content is larger than 1 MiB.
+        * RESOURCE_EXHAUSTED `STORAGE_FULL`: the server's disk for files is full. RetryInfo says when to try again.
         * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
         """
 
@@ -258,6 +263,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT `CONTENT_MISMATCH`: the content does not have the `sha256` or the `size_bytes` that was
           announced.
         * RESOURCE_EXHAUSTED `FILE_TOO_LARGE`: the content is larger than the limit; said as soon as it is known.
+        * RESOURCE_EXHAUSTED `STORAGE_FULL`: the server's disk for files is full. RetryInfo says when to try again.
         * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
         """
 
