@@ -1,0 +1,18 @@
+"""The local driver: sandboxed interpreters on this machine, without a daemon.
+
+======================  ==============================================================================================
+``driver``              the driver: opens sessions, counts them, ends them
+``session``             one session: its files, its executions, its interpreters
+``execution``           one request to an interpreter; ``outputs``, ``frames`` and ``readiness`` are its parts
+``interpreter``         one process with its socket and pipes
+``launcher``, ``pool``  make interpreters; ``zygotes`` and ``peer`` talk to the processes that fork them
+``files``, ``inputs``   what comes out of /mnt/data, and what goes in
+``cgroups``, ``layers`` limits by the kernel, and what of all this the host really gives
+``zygote/``             the code of those other processes
+======================  ==============================================================================================
+"""
+
+from .driver import LocalSandboxDriver
+from .settings import CgroupMode, LocalSandboxSettings
+
+__all__ = ["CgroupMode", "LocalSandboxDriver", "LocalSandboxSettings"]

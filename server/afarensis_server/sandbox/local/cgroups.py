@@ -1,0 +1,242 @@
+"""Control groups of sessions: version 2, version 1, or none, as the host has them.
+
+Files in /mnt/data, /tmp and /dev/shm lie in memory and count as their session's, so that the sum of all sessions'
+``memory_bytes`` is what they can take.
+"""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..driver import SessionLimits
+from .settings import CgroupMode
+
+_PERIOD_MICROSECONDS = 100_000
+_CONTROLLERS = ("memory", "cpu", "pids")
+#: In version 1 processor time is counted by a controller of its own.
+_VERSION_1 = (*_CONTROLLERS, "cpuacct")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a session has used so far, as far as the host counts it."""
+
+    cpu_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    #: Processes that the kernel ended since they were out of their group's memory.
+    oom_kills: int = 0
+
+
+class Cgroup:
+    """The group of one session."""
+
+    def __init__(self, version: int, directories: dict[str, Path]) -> None:
+        self._version = version
+        self._directories = directories
+
+    def set_limits(self, limits: SessionLimits) -> None:
+        """Bind the session to its limits."""
+        quota = max(1000, int(limits.cpu_cores * _PERIOD_MICROSECONDS))
+        if self._version == 2:
+            self._write("memory", "memory.max", limits.memory_bytes)
+            self._write("memory", "memory.swap.max", 0, optional=True)
+            self._write("pids", "pids.max", limits.processes)
+            self._write("cpu", "cpu.max", f"{quota} {_PERIOD_MICROSECONDS}")
+        elif self._version == 1:
+            self._write("memory", "memory.limit_in_bytes", limits.memory_bytes)
+            self._write("memory", "memory.memsw.limit_in_bytes", limits.memory_bytes, optional=True)
+            self._write("pids", "pids.max", limits.processes)
+            self._write("cpu", "cpu.cfs_period_us", _PERIOD_MICROSECONDS)
+            self._write("cpu", "cpu.cfs_quota_us", quota)
+
+    def attach(self, pid: int) -> None:
+        """Put a process into the group, and with it all it will start."""
+        for directory in set(self._directories.values()):
+            (directory / "cgroup.procs").write_text(str(pid))
+
+    @property
+    def limits_memory(self) -> bool:
+        """Whether the group binds the session's memory as a whole."""
+        return "memory" in self._directories
+
+    def usage(self) -> Usage:
+        """Read the counters."""
+        if self._version == 2:
+            events = self._fields("memory", "memory.events")
+            cpu = self._fields("cpu", "cpu.stat").get("usage_usec")
+            peak = self._number("memory", "memory.peak")
+            return Usage(None if cpu is None else cpu / 1e6, peak, events.get("oom_kill", 0))
+        if self._version == 1:
+            cpu = self._number("cpuacct", "cpuacct.usage")
+            peak = self._number("memory", "memory.max_usage_in_bytes")
+            kills = self._fields("memory", "memory.oom_control").get("oom_kill", 0)
+            return Usage(None if cpu is None else cpu / 1e9, peak, kills)
+        return Usage()
+
+    def reset_peak(self) -> None:
+        """Start to look for a new peak, where the kernel lets us."""
+        if self._version == 1:
+            self._write("memory", "memory.max_usage_in_bytes", 0, optional=True)
+
+    def remove(self) -> bool:
+        """Remove the group, once its processes are gone; whether that worked."""
+        removed = True
+        for directory in set(self._directories.values()):
+            try:
+                directory.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                removed = False
+        return removed
+
+    def _write(self, controller: str, name: str, value: int | str, *, optional: bool = False) -> None:
+        directory = self._directories.get(controller)
+        if directory is None:
+            return
+        try:
+            (directory / name).write_text(str(value))
+        except OSError:
+            if not optional:
+                raise
+
+    def _read(self, controller: str, name: str) -> str:
+        directory = self._directories.get(controller)
+        if directory is None:
+            return ""
+        with suppress(OSError):
+            return (directory / name).read_text()
+        return ""
+
+    def _number(self, controller: str, name: str) -> int | None:
+        text = self._read(controller, name).strip()
+        return int(text) if text.isdigit() else None
+
+    def _fields(self, controller: str, name: str) -> dict[str, int]:
+        pairs = [line.split() for line in self._read(controller, name).splitlines()]
+        return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+class Cgroups:
+    """Makes groups for sessions below the server's own."""
+
+    def __init__(self, version: int, parents: dict[str, Path], detail: str) -> None:
+        #: 2, 1, or 0 for none.
+        self.version = version
+        self.detail = detail
+        self._parents = parents
+        self._leftover: list[Cgroup] = []
+
+    @property
+    def controllers(self) -> frozenset[str]:
+        return frozenset(self._parents)
+
+    @classmethod
+    def find(cls, mode: CgroupMode) -> "Cgroups":
+        """Find out what this host offers to this process, by trying."""
+        if mode is CgroupMode.OFF:
+            return cls(0, {}, "turned off by the setting cgroups")
+        problems: list[str] = []
+        for version, finder in ((2, _find_version_2), (1, _find_version_1)):
+            try:
+                parents = finder()
+            except OSError as error:
+                problems.append(f"version {version}: {error.strerror} ({error.filename})")
+                continue
+            if "memory" in parents and "pids" in parents:
+                found = ", ".join(sorted(parents))
+                return cls(version, parents, f"version {version}, with {found}")
+            problems.append(f"version {version}: only {', '.join(sorted(parents)) or 'nothing'} to use")
+        return cls(0, {}, "; ".join(problems))
+
+    def create(self, name: str) -> Cgroup:
+        """Make a group."""
+        self._leftover = [group for group in self._leftover if not group.remove()]
+        directories = {controller: parent / name for controller, parent in self._parents.items()}
+        for directory in set(directories.values()):
+            directory.mkdir(exist_ok=True)
+        return Cgroup(self.version, directories)
+
+    def remove(self, group: Cgroup) -> None:
+        """Remove a group; one that is still busy is tried again with the next."""
+        if not group.remove():
+            self._leftover.append(group)
+
+    def close(self) -> None:
+        """Remove all that is left, the parents included."""
+        for group in self._leftover:
+            group.remove()
+        for parent in set(self._parents.values()):
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def _find_version_1() -> dict[str, Path]:
+    own = _own_groups()
+    parents: dict[str, Path] = {}
+    for kind, root, mount_point, options in _mounts():
+        if kind != "cgroup":
+            continue
+        for controller in set(options) & set(_VERSION_1):
+            place = _below(mount_point, root, own.get(controller, "/"))
+            parent = place / f"afarensis-{os.getpid()}"
+            parent.mkdir(exist_ok=True)
+            parents[controller] = parent
+    return parents
+
+
+def _find_version_2() -> dict[str, Path]:
+    own = _own_groups()
+    for kind, root, mount_point, _ in _mounts():
+        if kind == "cgroup2":
+            return _delegate(_below(mount_point, root, own.get("", "/")))
+    return {}
+
+
+def _delegate(place: Path) -> dict[str, Path]:
+    """Make our group hand its controllers down, which takes that no process is in the group itself."""
+    offered = set((place / "cgroup.controllers").read_text().split()) & set(_CONTROLLERS)
+    if not {"memory", "pids"} <= offered:
+        return {}
+    enabled = set((place / "cgroup.subtree_control").read_text().split())
+    if missing := offered - enabled:
+        if (place / "cgroup.type").exists():  # not the root of all, which may hold processes
+            server = place / "afarensis-server"
+            server.mkdir(exist_ok=True)
+            for pid in (place / "cgroup.procs").read_text().split():
+                (server / "cgroup.procs").write_text(pid)
+        _enable(place, missing)
+    parent = place / f"afarensis-{os.getpid()}"
+    parent.mkdir(exist_ok=True)
+    _enable(parent, offered)
+    return dict.fromkeys(offered, parent)
+
+
+def _enable(place: Path, controllers: set[str]) -> None:
+    (place / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(controllers)))
+
+
+def _own_groups() -> dict[str, str]:
+    """The path of this process's group by controller; version 2's under the empty name."""
+    groups: dict[str, str] = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        groups |= dict.fromkeys(controllers.split(","), path)
+    return groups
+
+
+def _mounts() -> list[tuple[str, str, Path, list[str]]]:
+    """Kind, root, mount point and super options of every mount."""
+    mounts = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        first, _, second = line.partition(" - ")
+        fields, kind = first.split(), second.split()
+        mounts.append((kind[0], fields[3], Path(fields[4]), kind[2].split(",")))
+    return mounts
+
+
+def _below(mount_point: Path, root: str, group: str) -> Path:
+    """Where a group's directory is, under a mount that shows the hierarchy from ``root`` on."""
+    relative = os.path.relpath(group, root)
+    return mount_point if relative.startswith("..") else mount_point / relative

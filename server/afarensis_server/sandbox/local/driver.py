@@ -1,0 +1,91 @@
+"""The local driver: sessions as isolated processes of this machine, forked from a zygote that has imported everything."""
+
+import asyncio
+import secrets
+import shutil
+from types import TracebackType
+from typing import Self
+
+from ..driver import Layer, SandboxFull, SandboxSession, SandboxUnavailable, SessionSpec
+from .interpreter import Interpreter
+from .launcher import Launcher, Seat
+from .layers import inspect
+from .pool import Pool
+from .session import LocalSession
+from .settings import LocalSandboxSettings
+
+
+class LocalSandboxDriver:
+    """Sessions on this machine; see ``SandboxDriver``. Enter it before a gRPC server exists: it starts a process."""
+
+    def __init__(self, settings: LocalSandboxSettings) -> None:
+        self._settings = settings
+        self._launcher: Launcher | None = None
+        self._pool: Pool | None = None
+        self._sessions: dict[str, LocalSession] = {}
+        #: Places taken, those of sessions that are being opened included.
+        self._taken = 0
+
+    @property
+    def name(self) -> str:
+        return "local"
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._prepare_directory)
+        self._launcher = await Launcher(self._settings).__aenter__()
+        self._pool = Pool(self._launcher, self._settings.pool_size)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._launcher is not None
+        try:
+            if self._pool is not None:
+                await self._pool.close()
+            await asyncio.gather(*(session.close() for session in self._sessions.values()), return_exceptions=True)
+        finally:
+            await self._launcher.__aexit__(kind, error, traceback)
+
+    async def open(self, spec: SessionSpec) -> SandboxSession:
+        """Open a session; see ``SandboxDriver``."""
+        if self._launcher is None or self._pool is None:
+            raise SandboxUnavailable("the sandbox was not started")
+        if self._taken >= self._settings.max_sessions:
+            raise SandboxFull(f"all {self._settings.max_sessions} sessions are taken")
+        self._taken += 1
+        try:
+            seat, interpreter = await self._pool.take()
+        except BaseException:
+            self._taken -= 1
+            raise
+        return await self._start(spec, seat, interpreter)
+
+    async def layers(self) -> list[Layer]:
+        """The layers of isolation; see ``SandboxDriver``."""
+        if self._launcher is None:
+            raise SandboxUnavailable("the sandbox was not started")
+        return await inspect(self, self._launcher)
+
+    async def _start(self, spec: SessionSpec, seat: Seat, interpreter: Interpreter) -> LocalSession:
+        assert self._launcher is not None
+        volume = secrets.token_hex(8)
+        session = LocalSession(self._launcher, self._settings, spec, seat, volume, on_close=self._forget)
+        self._sessions[volume] = session
+        try:
+            return await session.start(interpreter)
+        except BaseException:
+            await session.close()
+            raise
+
+    def _forget(self, session: LocalSession) -> None:
+        if self._sessions.pop(session.volume, None) is not None:
+            self._taken -= 1
+
+    def _prepare_directory(self) -> None:
+        """Make the work directory, and sweep what a driver left there that was killed."""
+        work = self._settings.work_directory
+        work.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in ("lower", "volumes", "jail"):
+            shutil.rmtree(work / name, ignore_errors=True)
+            (work / name).mkdir()

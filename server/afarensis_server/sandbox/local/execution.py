@@ -1,0 +1,175 @@
+"""One cell on its way through an interpreter, from the request to how it ended."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
+
+from ..driver import ExecutionEvent, OutputStream, SessionLimits
+from ..guest.frames import FrameError, encode
+from .frames import ResultFrame, parse_display, parse_result
+from .interpreter import Ending, Interpreter, unread_bytes
+from .outputs import Outputs
+from .readiness import wait_readable
+
+_READ_SIZE = 64 * 1024
+
+
+class Stop(StrEnum):
+    """Why code was told to stop."""
+
+    TIMEOUT = "timeout"
+    INTERRUPT = "interrupt"
+
+
+class Execution:
+    """One request to an interpreter. Ask it to ``advance`` until it is ``over``.
+
+    Nothing is read in between, so a consumer that is slow slows the code. Cancelling ``advance`` loses nothing: who has
+    no use for the rest calls ``settle``.
+    """
+
+    def __init__(
+        self, interpreter: Interpreter, number: int, limits: SessionLimits, *, timeout_seconds: float, grace_seconds: float
+    ) -> None:
+        self._interpreter = interpreter
+        self._number = number
+        self._grace_seconds = grace_seconds
+        self._loop = asyncio.get_running_loop()
+        self._outputs = Outputs(limits.output_bytes)
+        self._display_left = limits.display_bytes
+        self._dropped_displays = 0
+        self._control = interpreter.control.fileno()
+        self._streams = {interpreter.stdout: OutputStream.STDOUT, interpreter.stderr: OutputStream.STDERR}
+        self._open = {*self._streams, self._control, interpreter.pidfd}
+        self._started = time.monotonic()
+        # It counts whether or not anybody takes the events.
+        self._timer = self._loop.call_later(timeout_seconds, self.stop, Stop.TIMEOUT)
+        #: Why the code was told to stop, if it was.
+        self.stopped: Stop | None = None
+        #: What the guest says the result is; None when the interpreter ended instead.
+        self.result: ResultFrame | None = None
+        #: How the interpreter ended, if it did.
+        self.ending: Ending | None = None
+        #: What was wrong with the frames of an interpreter that was killed for it.
+        self.broken: str | None = None
+        self.over = False
+        self.wall_seconds = 0.0
+
+    @property
+    def dropped_bytes(self) -> int:
+        """Bytes of output and displays that were left out."""
+        return self._outputs.dropped_bytes + self._dropped_displays
+
+    def stop(self, why: Stop) -> None:
+        """Interrupt the code, and kill the interpreter if that does not end it in time."""
+        if self.stopped is None and not self.over:
+            self.stopped = why
+            self._interpreter.signal(signal.SIGINT)
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._grace_seconds, self._kill)
+
+    async def send(self, code: str) -> None:
+        """Hand over the code."""
+        try:
+            frame = encode({"type": "execute", "id": self._number, "code": code})
+            await self._loop.sock_sendall(self._interpreter.control, frame)
+        except OSError:
+            return  # the interpreter has ended, as its pidfd will say
+        except asyncio.CancelledError:
+            self._kill()  # half a frame makes no sense of any further one
+            raise
+
+    async def advance(self) -> list[ExecutionEvent]:
+        """Wait for something to happen, and say what it shows."""
+        ready = await wait_readable(self._open, self._outputs.due_in(time.monotonic()))
+        events = list(self._read(ready))
+        ended = self._interpreter.pidfd in ready
+        if ended and self.result is None:
+            self.ending = await self._interpreter.ended()
+        if ended or self.result is not None:
+            self._timer.cancel()
+            now = time.monotonic()
+            self.wall_seconds = now - self._started
+            self.over = True
+            events += self._outputs.finish(now)
+        return events
+
+    async def settle(self) -> None:
+        """Stop the code and let it end, with nobody looking."""
+        self.stop(Stop.INTERRUPT)
+        while not self.over:
+            await self.advance()
+
+    def _kill(self) -> None:
+        self._interpreter.signal(signal.SIGKILL)
+
+    def _read(self, ready: set[int]) -> Iterator[ExecutionEvent]:
+        for descriptor, stream in self._streams.items():
+            if descriptor in ready:
+                yield from self._read_output(descriptor, stream)
+        if self._control in ready:
+            yield from self._read_frames()
+        now = time.monotonic()
+        if self._outputs.due_in(now) == 0.0:
+            yield from self._outputs.flush(now)
+        if self._interpreter.pidfd in ready:
+            yield from self._read_rest()
+
+    def _read_output(self, descriptor: int, stream: OutputStream, size: int = _READ_SIZE) -> Iterator[ExecutionEvent]:
+        try:
+            data = os.read(descriptor, size)
+        except BlockingIOError:
+            return
+        if not data:
+            self._open.discard(descriptor)  # closed by the code, and by all it started
+        yield from self._outputs.feed(stream, data, time.monotonic())
+
+    def _read_rest(self) -> Iterator[ExecutionEvent]:
+        """Read what lies in the pipes now, and no more: somebody may go on writing."""
+        for descriptor, stream in self._streams.items():
+            if descriptor in self._open and (size := unread_bytes(descriptor)):
+                yield from self._read_output(descriptor, stream, size)
+
+    def _read_frames(self) -> Iterator[ExecutionEvent]:
+        control = self._interpreter.control
+        try:
+            data = control.recv(_READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            # Without its socket an interpreter is of no use, alive or not.
+            self._open.discard(self._control)
+            self._kill()
+            return
+        try:
+            for header, body in self._interpreter.frames.feed(data):
+                yield from self._read_rest()
+                yield from self._take(header, body)
+        except FrameError as error:
+            self.broken = str(error)
+            self._open.discard(self._control)
+            self._kill()
+
+    def _take(self, header: dict[str, Any], body: bytes) -> Iterator[ExecutionEvent]:
+        if header.get("id") != self._number or self.result is not None:
+            raise FrameError("a frame that belongs to no request")
+        if header["type"] == "display":
+            display = parse_display(header, body)
+            if (size := len(body)) > self._display_left:
+                self._dropped_displays += size
+                return
+            self._display_left -= size
+            yield from self._outputs.flush(time.monotonic())
+            yield display
+        elif header["type"] == "result":
+            self.result = parse_result(header)
+        else:
+            raise FrameError("a frame of an unknown type")
+
+

@@ -1,0 +1,116 @@
+"""The files of a session, looked at from outside, through descriptors that no session can redirect.
+
+Nothing is asked of the guest: what changed is what lies in the upper directory, and content is read by ``openat2`` with
+every way of leaving the directory closed.
+"""
+
+import os
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ..driver import FileChange, FileChangeKind
+from .zygote import syscalls
+
+#: Bytes of a path that is reported. Deeper and longer ones exist for the session alone.
+MAX_PATH = 1024
+_INSIDE = (
+    syscalls.RESOLVE_BENEATH
+    | syscalls.RESOLVE_NO_SYMLINKS
+    | syscalls.RESOLVE_NO_MAGICLINKS
+    | syscalls.RESOLVE_NO_XDEV
+)
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+#: Inode, size, and time of the last change of anything: code can set back every other time.
+Signature = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the session's own layer held at one time."""
+
+    #: Regular files by path.
+    files: Mapping[str, Signature] = field(default_factory=dict)
+    #: Names at the top that hide an input file: deleted, or something that is not a regular file now.
+    hidden: frozenset[str] = frozenset()
+
+    def has(self, path: str, inputs: Iterable[str]) -> bool:
+        """Whether the session saw a regular file under a path."""
+        return path in self.files or (path in inputs and path not in self.hidden)
+
+
+def take_snapshot(upper: int) -> Snapshot:
+    """Look through the upper directory."""
+    files: dict[str, Signature] = {}
+    hidden: set[str] = set()
+    pending = [""]
+    while pending:
+        directory = pending.pop()
+        for name, status in _entries(upper, directory):
+            path = f"{directory}/{name}" if directory else name
+            if stat.S_ISREG(status.st_mode):
+                files[path] = (status.st_ino, status.st_size, status.st_ctime_ns)
+                continue
+            if not directory:
+                hidden.add(name)
+            if stat.S_ISDIR(status.st_mode) and len(path.encode()) < MAX_PATH:
+                pending.append(path)
+    return Snapshot(files, frozenset(hidden))
+
+
+def compare(before: Snapshot, after: Snapshot, inputs: Iterable[str]) -> list[FileChange]:
+    """What changed between two snapshots, in the order of paths."""
+    inputs = frozenset(inputs)
+    changes = []
+    for path in sorted(before.files.keys() | after.files.keys() | inputs):
+        was, signature = before.has(path, inputs), after.files.get(path)
+        if signature is not None and signature != before.files.get(path):
+            kind = FileChangeKind.MODIFIED if was else FileChangeKind.CREATED
+            changes.append(FileChange(path=path, kind=kind, size_bytes=signature[1]))
+        elif was and not after.has(path, inputs):
+            changes.append(FileChange(path=path, kind=FileChangeKind.DELETED, size_bytes=0))
+    return changes
+
+
+def open_regular(view: int, path: str) -> int:
+    """Open a regular file for reading; OSError for everything else."""
+    if not is_path(path):
+        raise FileNotFoundError(f"no file {path!r}")
+    # A pipe would make the call wait for its other end.
+    descriptor = syscalls.openat2(view, path.encode(), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, _INSIDE)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(f"{path!r} is not a regular file")
+    return descriptor
+
+
+def is_path(path: str) -> bool:
+    """Whether a relative path is one that we would report."""
+    return len(path.encode(errors="replace")) <= MAX_PATH and all(
+        _is_name(part) and part not in {".", ".."} for part in path.split("/")
+    )
+
+
+def _entries(upper: int, directory: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Names and states in a directory below ``upper``; names that cannot be shown are left out."""
+    try:
+        descriptor = syscalls.openat2(upper, directory.encode() or b".", _DIRECTORY, _INSIDE)
+    except OSError:
+        return  # gone, replaced or closed to us in the meantime
+    try:
+        for name in os.listdir(descriptor):  # noqa: PTH208 - by descriptor
+            if not _is_name(name):
+                continue
+            try:
+                yield name, os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+    finally:
+        os.close(descriptor)
+
+
+def _is_name(name: str) -> bool:
+    """Whether a name is text: valid UTF-8, and no control characters or line separators."""
+    return name != "" and not any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in name)

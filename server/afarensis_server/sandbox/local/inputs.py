@@ -1,0 +1,63 @@
+"""Puts input files where a session's overlay finds them: hard links, which cost nothing."""
+
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from ..driver import InputFile
+
+
+class InputDirectory:
+    """The lower directory of one session: its input files by name, and a link to each by id."""
+
+    def __init__(self, path: Path, *, shared: bool) -> None:
+        self.path = path
+        # Overwriting its own view takes the write permission on the original, which is why others must not reach the
+        # directory of the originals. Where every session is the server's own user, the owner's is enough.
+        self._mode = 0o666 if shared else 0o600
+        self.files: dict[str, InputFile] = {}
+
+    def create(self) -> None:
+        """Make the directory."""
+        self.path.mkdir(parents=True, mode=0o755)
+
+    def add(self, files: Iterable[InputFile]) -> list[str]:
+        """Put files in; the names that are new in the directory."""
+        names = []
+        for file in files:
+            self._replace(file.name, partial(self._link, file.path))
+            self.files[file.name] = file
+            names.append(file.name)
+            if file.file_id not in self.files:
+                self._replace(file.file_id, partial(_point, file.name))
+                names.append(file.file_id)
+        return names
+
+    def remove(self) -> None:
+        """Remove the directory; the originals stay."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _replace(self, name: str, make: Callable[[Path], None]) -> None:
+        new = self.path / f"{name}.new"
+        new.unlink(missing_ok=True)
+        make(new)
+        new.replace(self.path / name)
+
+    def _link(self, source: Path, place: Path) -> None:
+        try:
+            os.link(source, place)
+            mode = stat.S_IMODE(place.stat().st_mode)
+            if mode & self._mode != self._mode:
+                place.chmod(mode | self._mode)
+        except OSError:
+            # Another file system, or somebody else's file.
+            place.unlink(missing_ok=True)
+            shutil.copyfile(source, place)
+            place.chmod(self._mode)
+
+
+def _point(target: str, place: Path) -> None:
+    place.symlink_to(target)

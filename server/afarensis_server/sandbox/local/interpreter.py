@@ -1,0 +1,148 @@
+"""One interpreter as the server sees it: a process, a socket for frames, two pipes for output."""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass
+
+from ..driver import SandboxUnavailable, SessionLimits
+from ..guest.frames import FrameBuffer
+from .frames import MAX_BODY, MAX_HEADER
+from .readiness import wait_readable
+
+#: Seconds to wait for the zygote's word on how a process ended, once it has.
+_REPORT_SECONDS = 5.0
+#: Bytes to look for the first frame in.
+_READY_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a process ended, from the kernel: an exit status, or minus a signal."""
+
+    exit_code: int
+    cpu_seconds: float
+
+    def describe(self) -> str:
+        """Say it in words."""
+        if self.exit_code >= 0:
+            return f"exited with status {self.exit_code}"
+        with contextlib.suppress(ValueError):
+            return f"was ended by {signal.Signals(-self.exit_code).name}"
+        return f"was ended by signal {-self.exit_code}"
+
+
+class Interpreter:
+    """A forked process, parked or at work. Owns its descriptors."""
+
+    def __init__(self, name: str, user: int, pidfd: int, control: socket.socket, stdout: int, stderr: int) -> None:
+        self.name = name
+        #: Which of the driver's users it runs as.
+        self.user = user
+        self.pidfd = pidfd
+        self.pid = _pid_of(pidfd)
+        self.control = control
+        self.frames = FrameBuffer(MAX_HEADER, MAX_BODY)
+        self.stdout = stdout
+        self.stderr = stderr
+        self._ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        control.setblocking(False)
+        os.set_blocking(stdout, False)
+        os.set_blocking(stderr, False)
+
+    def report_end(self, ending: Ending) -> None:
+        """Take the zygote's word for how it ended."""
+        if not self._ended.done():
+            self._ended.set_result(ending)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs, asked of the kernel."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, 0)
+        except ProcessLookupError:
+            return False
+        return not self._ended.done()
+
+    async def ended(self) -> Ending:
+        """How it ended. Call it when the pidfd says that it did."""
+        try:
+            async with asyncio.timeout(_REPORT_SECONDS):
+                return await asyncio.shield(self._ended)
+        except TimeoutError:
+            return Ending(exit_code=-signal.SIGKILL, cpu_seconds=0.0)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal from outside; nothing happens to a process that is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def cpu_seconds(self) -> float:
+        """Processor time of the process so far, by its own clock in the kernel, without the children it started."""
+        try:
+            return time.clock_gettime((~self.pid << 3) | 2)
+        except OSError:
+            return self._ended.result().cpu_seconds if self._ended.done() else 0.0
+
+    def activate(self, limits: SessionLimits, process_bytes: int, tree: int) -> None:
+        """Wake it from the pool: its limits, and the mount of its files."""
+        message = {
+            "process_bytes": process_bytes,
+            "processes": limits.processes,
+            "open_files": limits.open_files,
+            "disk_bytes": limits.disk_bytes,
+            "disk_inodes": limits.disk_inodes,
+        }
+        try:
+            socket.send_fds(self.control, [json.dumps(message).encode()], [tree])
+        except OSError as error:
+            raise SandboxUnavailable(f"a waiting interpreter {self._last_words()}") from error
+
+    async def wait_ready(self, seconds: float) -> None:
+        """Wait for the guest's word that it takes requests."""
+        ready = await wait_readable((self.control.fileno(), self.pidfd), seconds)
+        data = self.control.recv(_READY_SIZE) if self.control.fileno() in ready else b""
+        if [header for header, _ in self.frames.feed(data)] != [{"type": "ready"}]:
+            raise SandboxUnavailable(f"a new interpreter {self._last_words() if ready else 'does not answer'}")
+
+    def _last_words(self) -> str:
+        """What the process said on its way out, before it ran any user's code."""
+        with contextlib.suppress(OSError):
+            if text := os.read(self.stderr, 4096).decode(errors="replace").strip():
+                return f"failed: {text}"
+        return "ended without a word"
+
+    async def end(self) -> None:
+        """Kill it, if it still runs, wait until it is gone, and close what belongs to it."""
+        self.signal(signal.SIGKILL)
+        try:
+            # Its last word is the pidfd's: then all that it started is gone, too.
+            await wait_readable((self.pidfd,), _REPORT_SECONDS)
+        finally:
+            self.control.close()
+            for descriptor in (self.pidfd, self.stdout, self.stderr):
+                os.close(descriptor)
+            self._ended.cancel()
+
+    def peak_memory_bytes(self) -> int:
+        """The most memory that the process had, with what it shares with its zygote."""
+        with contextlib.suppress(OSError), open(f"/proc/{self.pid}/status") as status:  # noqa: PTH123 - not a file
+            return next((int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:")), 0)
+        return 0
+
+
+def unread_bytes(descriptor: int) -> int:
+    """Bytes that lie in a pipe."""
+    buffer = bytearray(4)
+    fcntl.ioctl(descriptor, 0x541B, buffer)  # FIONREAD
+    return int.from_bytes(buffer, "little")
+
+
+def _pid_of(pidfd: int) -> int:
+    with open(f"/proc/self/fdinfo/{pidfd}") as information:  # noqa: PTH123 - not a file
+        return next(int(line.split()[1]) for line in information if line.startswith("Pid:"))

@@ -1,0 +1,110 @@
+"""Makes interpreters: keeps a zygote to fork from, users to run as and groups to run in."""
+
+import asyncio
+import itertools
+import os
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from ..driver import SandboxUnavailable
+from .cgroups import Cgroup, Cgroups
+from .interpreter import Interpreter
+from .settings import LocalSandboxSettings
+from .zygotes import Supervisor, Zygote
+
+_ROOT = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What a session occupies for as long as it lives, whichever interpreter it has."""
+
+    #: Which of the driver's users.
+    user: int
+    cgroup: Cgroup
+
+
+class Launcher:
+    """Starts the supervisor on entering, and ends it with all it started on leaving."""
+
+    def __init__(self, settings: LocalSandboxSettings) -> None:
+        self._settings = settings
+        # An ordinary user can only be himself.
+        self.distinct_users = os.geteuid() == _ROOT
+        seats = settings.max_sessions + settings.pool_size
+        #: Free users; the zygote is number 0. The longest unused comes first.
+        self._users = deque(range(1, seats + 1) if self.distinct_users else [0] * seats)
+        self.cgroups = Cgroups.find(settings.cgroups)
+        self._names = itertools.count(1)
+        self._zygote: Zygote | None = None
+        self._zygotes: list[Zygote] = []
+        self._starting = asyncio.Lock()
+        self._supervisor: Supervisor | None = None
+
+    async def __aenter__(self) -> Self:
+        users = self._settings.max_sessions + self._settings.pool_size + 1 if self.distinct_users else 1
+        self._supervisor = Supervisor.start(self._settings, users)
+        try:
+            await self._current_zygote()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for zygote in self._zygotes:
+            zygote.kill()
+        if self._supervisor is not None:
+            await self._supervisor.stop()
+        self.cgroups.close()
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """The supervisor, which keeps the sessions' files."""
+        if self._supervisor is None:
+            raise SandboxUnavailable("the sandbox was not started")
+        return self._supervisor
+
+    def take_seat(self) -> Seat:
+        """Find a user and make a group."""
+        user = self._users.popleft()
+        try:
+            return Seat(user, self.cgroups.create(f"session-{next(self._names)}"))
+        except BaseException:
+            self._users.append(user)
+            raise
+
+    def release_seat(self, seat: Seat) -> None:
+        """Give back a seat that has no processes and no files left."""
+        self.cgroups.remove(seat.cgroup)
+        self._users.append(seat.user)
+
+    async def spawn(self, seat: Seat) -> Interpreter:
+        """Start an interpreter in a seat, parked."""
+        zygote = await self._current_zygote()
+        interpreter = await zygote.spawn(f"interpreter-{next(self._names)}", seat.user)
+        try:
+            # Moving a process between version 1 groups takes milliseconds.
+            await asyncio.to_thread(seat.cgroup.attach, interpreter.pid)
+        except BaseException as error:
+            await interpreter.end()
+            if isinstance(error, OSError):
+                raise SandboxUnavailable(f"a new interpreter cannot be put into its control group: {error}") from error
+            raise
+        return interpreter
+
+    async def _current_zygote(self) -> Zygote:
+        """The zygote to fork from: a fresh one if there is none, or the last one is used up."""
+        async with self._starting:
+            zygote = self._zygote
+            if zygote is None or not zygote.alive or zygote.spawned >= self._settings.spawns_per_zygote:
+                fresh = await Zygote.start(self.supervisor, self._settings.start_seconds)
+                if zygote is not None:
+                    zygote.retire()
+                self._zygotes = [one for one in self._zygotes if one.alive] + [fresh]
+                self._zygote = zygote = fresh
+            return zygote

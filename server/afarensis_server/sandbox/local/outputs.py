@@ -1,0 +1,69 @@
+"""From the bytes of two pipes to the text that one execution shows."""
+
+import codecs
+from collections.abc import Iterator
+
+from ..driver import Output, OutputStream
+
+#: Bytes of text in one event.
+MAX_TEXT = 32 * 1024
+#: Seconds that text may wait for more to come. The first after a quiet time does not wait at all.
+COALESCE_SECONDS = 0.025
+
+
+class Outputs:
+    """Decodes, gathers and limits what is read. Not a step of it waits: the caller asks when it is time."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self._dropped = {stream: 0 for stream in OutputStream}
+        self._decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in OutputStream}
+        self._stream = OutputStream.STDOUT
+        self._text: list[str] = []
+        self._size = 0
+        self._flushed_at = float("-inf")
+
+    @property
+    def dropped_bytes(self) -> int:
+        return sum(self._dropped.values())
+
+    def due_in(self, now: float) -> float | None:
+        """Seconds until what was gathered must be shown; None when there is nothing."""
+        return max(0.0, self._flushed_at + COALESCE_SECONDS - now) if self._text else None
+
+    def feed(self, stream: OutputStream, data: bytes, now: float) -> Iterator[Output]:
+        """Take what was read; yields what is ready to be shown."""
+        if stream is not self._stream:
+            yield from self.flush(now)
+            self._stream = stream
+        if len(data) > self._left:
+            self._dropped[stream] += len(data) - self._left
+            data = data[: self._left]
+        self._left -= len(data)
+        # In parts, since bytes that are not UTF-8 become three each.
+        for start in range(0, len(data), MAX_TEXT // 4):
+            text = self._decoders[stream].decode(data[start : start + MAX_TEXT // 4])
+            size = len(text) if text.isascii() else len(text.encode())
+            if self._size + size > MAX_TEXT:
+                yield from self.flush(now)
+            if text:
+                self._text.append(text)
+                self._size += size
+        if self._text and self.due_in(now) == 0.0:
+            yield from self.flush(now)
+
+    def flush(self, now: float) -> Iterator[Output]:
+        """Show what was gathered."""
+        if self._text:
+            yield Output(stream=self._stream, text="".join(self._text))
+            self._text.clear()
+            self._size = 0
+            self._flushed_at = now
+
+    def finish(self, now: float) -> Iterator[Output]:
+        """Show all that is left, with cut-off characters as U+FFFD, and say what was left out."""
+        yield from self.flush(now)
+        for stream, decoder in self._decoders.items():
+            text = decoder.decode(b"", final=True)
+            if text or self._dropped[stream]:
+                yield Output(stream=stream, text=text, dropped_bytes=self._dropped[stream])

@@ -1,0 +1,90 @@
+"""The way of a forked child into its sandbox: two steps, with a rest in between.
+
+First, what is the same for every session. Then it parks, so that a pool of them hides the fork, until the server says
+for which session it is, with which limits and which files. Everything up to the last line of ``run`` is our code, which
+is why the parked child may still hold the rights that mounting takes; user code starts without any.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from . import jail, privileges, seccomp, syscalls
+
+_CONTROL = 3
+#: Bytes of the one message that a parked child waits for.
+_ACTIVATION = 4096
+_FAILED = 70
+
+
+class Birth:
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+
+    def run(self, control: int, stdout: int, stderr: int, mapped: int) -> NoReturn:
+        """Become an isolated interpreter and serve. Descriptors: the server's socket, its two pipes, the starting signal."""
+        try:
+            self._isolate(control, stdout, stderr, mapped)
+            connection = socket.socket(fileno=_CONTROL)
+            activation, tree = _await_activation(connection)
+            self._confine(activation, tree)
+        except BaseException:
+            # The server passes it on to its log: nothing of a user's has run yet.
+            os.write(2, traceback.format_exc().encode())
+            os._exit(_FAILED)
+        self._runner.serve(connection)
+        os._exit(_FAILED)
+
+    def _isolate(self, control: int, stdout: int, stderr: int, mapped: int) -> None:
+        if not os.read(mapped, 1):
+            raise RuntimeError("the user namespace was not mapped")
+        privileges.become(privileges.SESSION_USER)
+        privileges.die_with_parent()
+        os.setsid()
+        _place(control, stdout, stderr)
+        syscalls.set_hostname("sandbox")
+        flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC | syscalls.MS_RDONLY
+        syscalls.mount("proc", "/proc", "proc", flags, "hidepid=2,subset=pid")
+
+    def _confine(self, activation: dict[str, Any], tree: int) -> None:
+        writable = syscalls.MS_NOSUID | syscalls.MS_NODEV
+        size, inodes = activation["disk_bytes"], activation["disk_inodes"]
+        options = f"size={size},nr_inodes={inodes},mode=1777"
+        syscalls.mount("tmpfs", "/tmp", "tmpfs", writable, options)  # noqa: S108 - the session's own
+        syscalls.mount("tmpfs", "/dev/shm", "tmpfs", writable | syscalls.MS_NOEXEC, options)  # noqa: S108
+        syscalls.move_mount(tree, jail.DATA_DIRECTORY)
+        os.close(tree)
+        os.chdir(jail.DATA_DIRECTORY)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        privileges.limit_resources(
+            memory_bytes=activation["process_bytes"],
+            processes=activation["processes"],
+            open_files=activation["open_files"],
+            file_bytes=size,
+        )
+        privileges.drop_capabilities()
+        syscalls.install_filter(seccomp.PROGRAM)
+
+
+def _place(control: int, stdout: int, stderr: int) -> None:
+    """Put the descriptors at their numbers, and close all others: sockets of other sessions are among them."""
+    null = os.open("/dev/null", os.O_RDONLY)
+    high = [os.dup(descriptor) for descriptor in (null, stdout, stderr, control)]
+    for target, source in enumerate(high):
+        while source <= _CONTROL:
+            source = os.dup(source)
+        os.dup2(source, target)
+    syscalls.close_range(_CONTROL + 1, 0x7FFFFFFF)
+    os.set_inheritable(_CONTROL, False)
+
+
+def _await_activation(connection: socket.socket) -> tuple[dict[str, Any], int]:
+    data, descriptors, _, _ = socket.recv_fds(connection, _ACTIVATION, 1, socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        sys.exit(0)  # the server does not need this one
+    activation = json.loads(data)
+    return activation, descriptors[0]

@@ -1,0 +1,133 @@
+"""The file system of a zygote and of all its sessions: what Python needs, read-only, and nothing else of the host.
+
+Built in a mount namespace of its own by whoever may see the host's files; what runs later cannot reach them, since they
+are not mounted anywhere. The places that belong to one session are empty here and are mounted over in the session.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from . import syscalls
+from .privileges import SESSION_USER
+
+#: Where our own packages lie inside, ``afarensis_guest`` and ``afarensis_zygote``.
+CODE_DIRECTORY = "/opt/afarensis"
+DATA_DIRECTORY = "/mnt/data"
+
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
+#: The only host files of /etc: how libraries and fonts are found, and nothing about the host.
+_ETC_FROM_HOST = ("alternatives", "fonts", "ld.so.cache", "mime.types")
+_ETC = {
+    "passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:{SESSION_USER}:{SESSION_USER}:sandbox:/tmp:/bin/sh\n",
+    "group": f"root:x:0:\nsandbox:x:{SESSION_USER}:\n",
+    "hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "hostname": "sandbox\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    "resolv.conf": "",
+}
+_READ_ONLY = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
+
+
+def enter(mount_point: str, guest_code: str, owner: int) -> None:
+    """Build the root at ``mount_point`` and make it this process's root. Needs its own mount and pid namespace.
+
+    ``owner`` is the user, outside, who may write to the zygote's own /tmp.
+    """
+    syscalls.mount("", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    _mount_tmpfs(mount_point, "size=1m,mode=755", noexec=False)
+    _Builder(Path(mount_point)).build(guest_code, owner)
+    os.chdir(mount_point)
+    syscalls.pivot_root(".", ".")
+    syscalls.umount(".")
+    os.chdir("/")
+    # The root's own mount alone: the places below it have their own flags.
+    flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount("", "/", None, flags)
+
+
+def _mount_tmpfs(target: str, options: str, *, noexec: bool = True) -> None:
+    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | (syscalls.MS_NOEXEC if noexec else 0)
+    syscalls.mount("tmpfs", target, "tmpfs", flags, options)
+
+
+class _Builder:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def build(self, guest_code: str, owner: int) -> None:
+        for path in _SYSTEM:
+            self._add_system(Path(path))
+        for path in _python_directories(Path(sys.executable)):
+            self._bind(path, path)
+        self._bind(Path(guest_code), Path(CODE_DIRECTORY, "afarensis_guest"))
+        self._bind(Path(__file__).parent, Path(CODE_DIRECTORY, "afarensis_zygote"))
+        self._add_etc()
+        self._add_devices()
+        for path in (DATA_DIRECTORY, "/proc", "/tmp", "/dev/shm"):  # noqa: S108 - the session's own
+            self._inside(Path(path)).mkdir(parents=True, exist_ok=True)
+        proc = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+        syscalls.mount("proc", str(self._inside(Path("/proc"))), "proc", proc)
+        # What the imports leave behind, like matplotlib's list of fonts. Sessions mount their own over it.
+        _mount_tmpfs(str(self._inside(Path("/tmp"))), f"size=64m,mode=700,uid={owner},gid={owner}")  # noqa: S108
+
+    def _inside(self, path: Path) -> Path:
+        return self._root / path.relative_to("/")
+
+    def _bind(self, source: Path, target: Path, attributes: int = _READ_ONLY) -> None:
+        inside = self._inside(target)
+        if source.is_dir():
+            inside.mkdir(parents=True, exist_ok=True)
+        else:
+            inside.parent.mkdir(parents=True, exist_ok=True)
+            inside.touch()
+        syscalls.mount(str(source), str(inside), None, syscalls.MS_BIND | syscalls.MS_REC)
+        syscalls.mount_setattr(str(inside), attributes)
+
+    def _add_system(self, path: Path) -> None:
+        if path.is_symlink():
+            self._inside(path).symlink_to(path.readlink())
+        elif path.is_dir():
+            self._bind(path, path)
+
+    def _add_etc(self) -> None:
+        etc = self._inside(Path("/etc"))
+        etc.mkdir()
+        for name, text in _ETC.items():
+            (etc / name).write_text(text)
+        for name in _ETC_FROM_HOST:
+            source = Path("/etc", name)
+            if source.exists() and not source.is_symlink():
+                self._bind(source, source)
+
+    def _add_devices(self) -> None:
+        dev = self._inside(Path("/dev"))
+        dev.mkdir()
+        for name in _DEVICES:
+            # Read-only is the node, not the device behind it.
+            self._bind(Path("/dev", name), Path("/dev", name), syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID)
+        for name, target in _LINKS.items():
+            (dev / name).symlink_to(target)
+
+
+def _python_directories(executable: Path) -> list[Path]:
+    """The directories of this Python outside the system's own, parents before children.
+
+    Those are its prefixes, and where each link on the way from a virtual environment's ``python`` to the real one lies.
+    """
+    found = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.base_prefix).resolve()}
+    link = executable
+    while link.is_symlink():
+        link = link.parent / link.readlink()
+        found.add(Path(os.path.normpath(link.parent.parent)))
+    for path in found:
+        if path == Path("/") or path.parent == Path("/") and path != Path("/opt"):
+            if path not in (Path("/usr"),):
+                raise RuntimeError(f"the guest's Python lies in {path}, which cannot be shown to sessions as a whole")
+    chosen: list[Path] = []
+    for path in sorted(found):
+        if not any(path.is_relative_to(parent) for parent in (Path("/usr"), *chosen)):
+            chosen.append(path)
+    return chosen

@@ -1,0 +1,101 @@
+"""The zygote: imports once what every session needs, then forks a session's interpreter for each request.
+
+It runs in its jail, first of its pid namespace, root of nothing but a range of host users that own nothing else. When it
+ends, the kernel ends every session in it.
+"""
+
+import gc
+import importlib
+import os
+import selectors
+import socket
+import threading
+from typing import Any, NoReturn
+
+from . import clone, privileges
+from .birth import Birth
+from .messages import PeerGoneError, receive, send
+
+_CONTROL = 3
+
+
+def main() -> None:
+    """Prepare, say so, and serve the server's requests until it closes the socket."""
+    privileges.die_with_parent()
+    control = socket.socket(fileno=_CONTROL)
+    runner = importlib.import_module("afarensis_guest.runner")
+    runner.prepare()
+    gc.collect()
+    gc.freeze()
+    if (threads := threads_alive()) != 1:
+        # A fork copies the calling thread alone, with whatever the others had locked.
+        raise RuntimeError(f"{threads} threads run after the imports, where one must")
+    Zygote(control, runner).serve()
+
+
+def threads_alive() -> int:
+    """Threads of this process, including those that Python knows nothing of."""
+    return max(len(os.listdir("/proc/self/task")), threading.active_count())
+
+
+class Zygote:
+    def __init__(self, control: socket.socket, runner: Any) -> None:
+        self._control = control
+        self._runner = runner
+        self._children = selectors.EpollSelector()
+        self._children.register(control, selectors.EVENT_READ)
+
+    def serve(self) -> None:
+        """Fork on request and report who ended, until the server is gone."""
+        send(self._control, {"event": "ready"})
+        while True:
+            for key, _ in self._children.select():
+                if key.fileobj is not self._control:
+                    self._report_end(key)
+                    continue
+                try:
+                    request, descriptors = receive(self._control)
+                except (PeerGoneError, ConnectionResetError):
+                    return
+                self._spawn(request, descriptors)
+
+    def _spawn(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        reply: dict[str, Any] = {"reply": request["request"], "error": None}
+        answers: list[int] = []
+        try:
+            mapped, mapped_end = os.pipe()
+            pid, pidfd = clone.fork(clone.NEW_VIEW | clone.NEW_USER)
+            if pid == 0:
+                self._be_born(descriptors, mapped, mapped_end)
+            os.close(mapped)
+            try:
+                clone.write_maps(pid, privileges.SESSION_USER, request["user"], 1)
+                os.write(mapped_end, b"1")
+            finally:
+                os.close(mapped_end)
+            self._children.register(pidfd, selectors.EVENT_READ, (request["name"], pid))
+            answers = [pidfd]
+        except OSError as error:
+            reply["error"] = f"{type(error).__name__}: {error}"
+        send(self._control, reply, answers)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _be_born(self, descriptors: list[int], mapped: int, mapped_end: int) -> NoReturn:
+        """Never returns: the child's stack ends here."""
+        try:
+            os.close(mapped_end)
+            # The numbers of these will be other files: closing the objects later would close those.
+            self._control.detach()
+            Birth(self._runner).run(*descriptors, mapped)
+        finally:
+            os._exit(70)
+
+    def _report_end(self, key: selectors.SelectorKey) -> None:
+        name, pid = key.data
+        _, status, usage = os.wait4(pid, 0)
+        self._children.unregister(key.fileobj)
+        os.close(key.fd)
+        exit_code = os.waitstatus_to_exitcode(status)
+        cpu_seconds = usage.ru_utime + usage.ru_stime
+        send(self._control, {"event": "ended", "name": name, "exit_code": exit_code, "cpu_seconds": cpu_seconds})

@@ -1,0 +1,72 @@
+"""Gives up everything that a process does not need."""
+
+import os
+import resource
+import signal
+
+from . import syscalls
+
+#: The user that code runs as, inside.
+SESSION_USER = 1000
+#: Higher than any capability that exists; the kernel says EINVAL from the first unknown one on.
+_CAPABILITIES = 64
+#: NOROOT, NO_SETUID_FIXUP, KEEP_CAPS off, NO_CAP_AMBIENT_RAISE: set where a flag, and locked.
+_SECURE_BITS = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40 | 0x80
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends. Lost at every change of user: call it after."""
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def become(user: int) -> None:
+    """Be this user and its group alone, in the own user namespace."""
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    # A change of user takes away the access to one's own /proc/self.
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+
+
+def drop_capabilities() -> None:
+    """Empty all five capability sets, for good."""
+    for capability in range(_CAPABILITIES):
+        try:
+            syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
+        except OSError:
+            break
+    syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
+    syscalls.prctl(syscalls.PR_SET_SECUREBITS, _SECURE_BITS)
+    syscalls.clear_capabilities()
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def limit_resources(*, memory_bytes: int, processes: int, open_files: int, file_bytes: int) -> None:
+    """Set the limits that each process has, beside the cgroup's for all of them together.
+
+    ``memory_bytes`` is what the process may have beyond what it inherited from the zygote.
+    """
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_DATA: _inherited_bytes() + memory_bytes,
+        resource.RLIMIT_FSIZE: file_bytes,
+        resource.RLIMIT_MEMLOCK: 64 * 1024,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_NICE: 0,
+        resource.RLIMIT_NOFILE: open_files,
+        resource.RLIMIT_NPROC: processes,
+        resource.RLIMIT_RTPRIO: 0,
+        resource.RLIMIT_SIGPENDING: 1024,
+    }
+    for which, value in limits.items():
+        _, hard = resource.getrlimit(which)
+        limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(which, (limit, limit))
+
+
+def _inherited_bytes() -> int:
+    status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(status, 8192).decode()
+    finally:
+        os.close(status)
+    return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("VmData:"))

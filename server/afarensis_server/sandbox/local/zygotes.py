@@ -1,0 +1,162 @@
+"""The supervisor and its zygotes, from the server's side."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any, Self
+
+from ..driver import SandboxUnavailable
+from .interpreter import Ending, Interpreter
+from .peer import Peer
+from .settings import LocalSandboxSettings
+
+_HERE = Path(__file__).parent
+_GUEST_CODE = _HERE.parent / "guest"
+
+
+class Supervisor:
+    """The one process that the server starts. It must be started before the gRPC server exists."""
+
+    def __init__(self, process: subprocess.Popen[bytes], peer: Peer) -> None:
+        self._process = process
+        self._peer = peer
+        self.request = peer.request
+
+    @classmethod
+    def start(cls, settings: LocalSandboxSettings, users: int) -> Self:
+        """Start it with an empty environment and no descriptor but its socket."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        arguments = (theirs.fileno(), str(settings.work_directory), str(_GUEST_CODE), settings.first_user, users)
+        code = f"import sys; sys.path.append({str(_HERE)!r}); from zygote.supervisor import main; main(*{arguments!r})"
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own code under the configured interpreter
+                [str(settings.guest_python), "-I", "-S", "-B", "-c", code],
+                env={},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                cwd="/",
+            )
+        except OSError as error:
+            ours.close()
+            raise SandboxUnavailable(f"the guest's Python {settings.guest_python} does not start: {error}") from error
+        finally:
+            theirs.close()
+        return cls(process, Peer(ours, lambda _: None, lambda: None))
+
+    async def stop(self) -> None:
+        """End it, and with it every zygote, session and mount."""
+        self._peer.close()
+        await asyncio.to_thread(self._wait)
+
+    def _wait(self) -> None:
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Zygote:
+    """One zygote and the interpreters it forked."""
+
+    def __init__(self) -> None:
+        self._interpreters: dict[str, Interpreter] = {}
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._peer: Peer | None = None
+        self._pidfd = -1
+        self.spawned = 0
+        self.alive = True
+        #: No new interpreters come from it; it ends with the last one it has.
+        self._retired = False
+
+    @classmethod
+    async def start(cls, supervisor: Supervisor, start_seconds: float) -> Self:
+        """Have one started, and wait until its imports are done."""
+        zygote = cls()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        errors = os.memfd_create("zygote-errors")
+        zygote._peer = Peer(ours, zygote._on_event, zygote._on_end)
+        try:
+            (zygote._pidfd,) = await supervisor.request("start_zygote", (theirs.fileno(), errors))
+            theirs.close()
+            async with asyncio.timeout(start_seconds):
+                await zygote._ready
+        except (TimeoutError, SandboxUnavailable) as error:
+            zygote.kill()
+            said = os.pread(errors, 4096, 0).decode(errors="replace").strip()
+            raise SandboxUnavailable(f"the sandbox's zygote does not start: {said or error}") from error
+        except BaseException:
+            zygote.kill()
+            raise
+        finally:
+            theirs.close()
+            os.close(errors)
+        return zygote
+
+    async def spawn(self, name: str, user: int) -> Interpreter:
+        """Fork an interpreter, which parks until it is activated."""
+        assert self._peer is not None
+        self.spawned += 1
+        ours, theirs = socket.socketpair()
+        stdout, stdout_end = os.pipe()
+        stderr, stderr_end = os.pipe()
+        kept = [stdout, stderr]
+        try:
+            descriptors = (theirs.fileno(), stdout_end, stderr_end)
+            (pidfd,) = await self._peer.request("spawn", descriptors, name=name, user=user)
+            interpreter = Interpreter(name, user, pidfd, ours, stdout, stderr)
+        except BaseException:
+            ours.close()
+            for descriptor in kept:
+                os.close(descriptor)
+            raise
+        finally:
+            theirs.close()
+            os.close(stdout_end)
+            os.close(stderr_end)
+        self._interpreters[name] = interpreter
+        return interpreter
+
+    def retire(self) -> None:
+        """Let it end with its last interpreter."""
+        self._retired = True
+        self._end_if_idle()
+
+    def kill(self) -> None:
+        """End it and all its interpreters now."""
+        self.alive = False
+        if self._peer is not None:
+            self._peer.close()
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "ready":
+                if not self._ready.done():
+                    self._ready.set_result(None)
+            case "ended":
+                interpreter = self._interpreters.pop(event["name"], None)
+                if interpreter is not None:
+                    interpreter.report_end(Ending(event["exit_code"], event["cpu_seconds"]))
+                self._end_if_idle()
+
+    def _on_end(self) -> None:
+        self.kill()
+        if not self._ready.done():
+            self._ready.set_exception(SandboxUnavailable("it ended while it started"))
+        for interpreter in self._interpreters.values():
+            interpreter.report_end(Ending(-signal.SIGKILL, 0.0))
+        self._interpreters.clear()
+
+    def _end_if_idle(self) -> None:
+        if self._retired and not self._interpreters:
+            self.kill()
