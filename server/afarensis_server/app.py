@@ -30,8 +30,7 @@ from .runs.models.registry import Models
 from .runs.prompt import PromptLimits, Prompts
 from .runs.service import Runs
 from .sandbox.driver import SandboxDriver, SandboxUnavailable
-from .sandbox.local.driver import LocalSandboxDriver
-from .sandbox.local.settings import CgroupMode, LocalSandboxSettings
+from .sandbox.local import CgroupMode, LocalSandbox, LocalSandboxSettings
 from .sessions.outputs import DisplayLimits
 from .sessions.service import Sessions, SessionSettings
 from .settings import Settings
@@ -111,7 +110,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> str:
 def open_driver(settings: Settings, directory: Path) -> SandboxDriver:
     """The sandbox driver that the settings ask for."""
     section = settings.sandbox
-    return LocalSandboxDriver(
+    return LocalSandbox(
         LocalSandboxSettings(
             guest_python=_guest_python(section.guest_python),
             work_directory=directory / "sandbox",
