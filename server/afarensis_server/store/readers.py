@@ -37,19 +37,30 @@ class ReaderThreads:
             thread.join()
 
     def _run(self) -> None:
-        while (unit := self._queue.wait()) is not None:
-            units = [unit]
-            while len(units) < _MAX_UNITS and (following := self._queue.take()) is not None:
-                units.append(following)
-            try:
-                with self._backend.reading.connect() as connection:
-                    self._backend.begin_reading(connection)
-                    for each in units:
-                        _attempt(each, connection)
-            except Exception as error:  # Whatever it is, it must reach the awaiters and must not end the thread.
+        while self._serve():
+            pass
+
+    def _serve(self) -> bool:
+        """Run the units that wait, once there are some; False when there will be none.
+
+        What they hold (results, errors with their frames) is let go on return, not kept until the next ones come.
+        """
+        unit = self._queue.wait()
+        if unit is None:
+            return False
+        units = [unit]
+        while len(units) < _MAX_UNITS and (following := self._queue.take()) is not None:
+            units.append(following)
+        try:
+            with self._backend.reading.connect() as connection:
+                self._backend.begin_reading(connection)
                 for each in units:
-                    each.error = error
-            self._queue.answer(units)
+                    _attempt(each, connection)
+        except Exception as error:  # Whatever it is, it must reach the awaiters and must not end the thread.
+            for each in units:
+                each.error = error
+        self._queue.answer(units)
+        return True
 
 
 def _attempt(unit: Unit, connection: Connection) -> None:

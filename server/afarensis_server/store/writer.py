@@ -86,14 +86,25 @@ class GroupCommitWriter:
         self._thread.join()
 
     def _run(self) -> None:
-        while (unit := self._queue.wait()) is not None:
-            batch = _Batch(unit, self._queue)
-            try:
-                with self._backend.writing.connect() as connection:
-                    self._commit(batch, connection)
-            except Exception as error:  # Whatever it is, it must reach the awaiters and must not end the thread.
-                batch.fail(error)
-            self._queue.answer(batch.units)
+        while self._serve():
+            pass
+
+    def _serve(self) -> bool:
+        """Run and commit the units that wait, once there are some; False when there will be none.
+
+        What they hold (results, errors with their frames) is let go on return, not kept until the next ones come.
+        """
+        unit = self._queue.wait()
+        if unit is None:
+            return False
+        batch = _Batch(unit, self._queue)
+        try:
+            with self._backend.writing.connect() as connection:
+                self._commit(batch, connection)
+        except Exception as error:  # Whatever it is, it must reach the awaiters and must not end the thread.
+            batch.fail(error)
+        self._queue.answer(batch.units)
+        return True
 
     def _commit(self, batch: _Batch, connection: Connection) -> None:
         """Run the units of a batch, and commit those that did not fail."""
