@@ -49,7 +49,7 @@ for species, group in weighed.groupby("species"):
     low, high = np.percentile(means, [2.5, 97.5])
     corr = group.body_mass_g.corr(group.flipper_length_mm)
     rows.append([species, len(mass), mass.mean(), low, high, corr])
-    print(f"{species:<10}{mass.mean():5.0f} g, 95 %: {low:.0f} to {high:.0f} g")
+    print(f"{species:<9} {mass.mean():.0f} g, 95 %: {low:.0f} to {high:.0f} g")
 
 names = ["species", "penguins", "mean_g", "low_g", "high_g", "flipper_corr"]
 summary = pd.DataFrame(rows, columns=names).round(2)
@@ -140,7 +140,7 @@ def downloads_of(message: v1.Message) -> list[str]:
 
 def save(client: afarensis.Client, file_id: str, terminal: Terminal) -> str:
     """Download a file into the output directory, and say where it is."""
-    with terminal.transfer(file_id[:12]) as progress:
+    with terminal.transfer(file_id) as progress:
         file = client.download(file_id, OUTPUT, progress=progress)
     return str(OUTPUT / file.filename)
 
@@ -154,12 +154,12 @@ def next_steps(model: str) -> str:
     if model != "direct":
         return "This was a real language model. `make serve` starts the server for daily use."
     return (
-        "`direct` is not a language model: it ran the code blocks of the message as they\n"
-        "stand. To have a real one do the very same job, name any OpenAI-compatible endpoint:\n\n"
+        "`direct` is not a language model: it ran the code blocks of the message as they are.\n"
+        "To have a real one do the very same job, name any OpenAI-compatible endpoint:\n\n"
         "    export AFARENSIS_OPENAI_BASE_URL=https://api.openai.com/v1\n"
         "    export AFARENSIS_OPENAI_API_KEY=sk-...\n"
         '    make demo ARGS="--model gpt-4.1-mini"\n\n'
-        "`make serve` starts the server for daily use; the README has this in 20 lines of Python."
+        "`make serve` starts the server for daily use; examples/quickstart.py is this in few lines."
     )
 
 
@@ -172,8 +172,9 @@ def main() -> int:
     OUTPUT.mkdir(exist_ok=True)
     terminal = Terminal()
     try:
+        terminal.heading("Find a server" if arguments.target else "Start a server")
         with running_server(arguments.target, OUTPUT / "server.log", terminal.fact) as target:
-            terminal.heading(f"Afarensis at {target}")
+            terminal.fact("address", target)
             with afarensis.connect(target) as client:
                 run_scenario(client, arguments.model, terminal)
     except (ServerFailed, DemoFailed, afarensis.Error) as error:
@@ -181,7 +182,7 @@ def main() -> int:
         terminal.console.print(f"\n[bold red]The demo failed.[/] {escape(str(error))}", soft_wrap=True)
         return 1
     terminal.console.print()
-    terminal.console.print(next_steps(arguments.model))
+    terminal.console.print(next_steps(arguments.model), soft_wrap=True)
     return 0
 
 

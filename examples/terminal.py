@@ -53,7 +53,7 @@ class Terminal:
     @contextmanager
     def transfer(self, name: str) -> Iterator[afarensis.Progress]:
         """A progress bar for one upload or download."""
-        columns = (TextColumn("  {task.description:<12}"), BarColumn(bar_width=30), DownloadColumn())
+        columns = (TextColumn("  {task.description}"), BarColumn(bar_width=30), DownloadColumn())
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(name, total=None)
             yield lambda done, size: progress.update(task, completed=done, total=size)
@@ -102,7 +102,7 @@ class Terminal:
                     self._show_display(output.display)
                 case "file":
                     size = f" ({output.file.size_bytes:,} bytes)" if output.file.size_bytes else ""
-                    self._note(f"{_FILE_CHANGE[output.file.change]} /mnt/data/{output.file.path}{size}")
+                    self._note(f"{_FILE_CHANGE[output.file.change]} {output.file.path}{size}")
         if delta.HasField("result"):
             self._show_result(delta.result)
 
