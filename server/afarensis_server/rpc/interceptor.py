@@ -131,7 +131,7 @@ class _Call:
         try:
             self._tracked.__enter__()
         except DomainError as error:
-            await self._abort(failure_of(error))
+            await self._abort(failure_of(error), error.reason)
 
     async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         try:
@@ -158,7 +158,9 @@ class _Call:
 
     def _report(self, status: str, **details: object) -> None:
         duration_ms = round((time.monotonic() - self._start) * 1_000, 1)
-        _log.info("call", method=self._method, status=status, duration_ms=duration_ms, **details)
+        # Probes come every few seconds and say nothing.
+        log = _log.info if self._method.startswith(_CONTRACT) else _log.debug
+        log("call", method=self._method, status=status, duration_ms=duration_ms, **details)
 
 
 def _request_id(context: Context) -> str:
