@@ -12,7 +12,7 @@
 ======================  ==============================================================================================
 """
 
-from .driver import LocalSandboxDriver
+from .driver import LocalSandbox
 from .settings import CgroupMode, LocalSandboxSettings
 
-__all__ = ["CgroupMode", "LocalSandboxDriver", "LocalSandboxSettings"]
+__all__ = ["CgroupMode", "LocalSandbox", "LocalSandboxSettings"]

@@ -26,6 +26,8 @@ class Usage:
     peak_memory_bytes: int | None = None
     #: Processes that the kernel ended since they were out of their group's memory.
     oom_kills: int = 0
+    #: Processes and threads that were refused since there were too many.
+    fork_refusals: int = 0
 
 
 class Cgroup:
@@ -66,12 +68,12 @@ class Cgroup:
             events = self._fields("memory", "memory.events")
             cpu = self._fields("cpu", "cpu.stat").get("usage_usec")
             peak = self._number("memory", "memory.peak")
-            return Usage(None if cpu is None else cpu / 1e6, peak, events.get("oom_kill", 0))
+            return Usage(None if cpu is None else cpu / 1e6, peak, events.get("oom_kill", 0), self._fork_refusals())
         if self._version == 1:
             cpu = self._number("cpuacct", "cpuacct.usage")
             peak = self._number("memory", "memory.max_usage_in_bytes")
             kills = self._fields("memory", "memory.oom_control").get("oom_kill", 0)
-            return Usage(None if cpu is None else cpu / 1e9, peak, kills)
+            return Usage(None if cpu is None else cpu / 1e9, peak, kills, self._fork_refusals())
         return Usage()
 
     def reset_peak(self) -> None:
@@ -90,6 +92,9 @@ class Cgroup:
             except OSError:
                 removed = False
         return removed
+
+    def _fork_refusals(self) -> int:
+        return self._fields("pids", "pids.events").get("max", 0)
 
     def _write(self, controller: str, name: str, value: int | str, *, optional: bool = False) -> None:
         directory = self._directories.get(controller)

@@ -1,4 +1,4 @@
-"""The local driver: sessions as isolated processes of this machine, forked from a zygote that has imported everything."""
+"""The local driver: sessions as isolated processes of this machine, forked from a zygote with everything imported."""
 
 import asyncio
 import secrets
@@ -15,7 +15,7 @@ from .session import LocalSession
 from .settings import LocalSandboxSettings
 
 
-class LocalSandboxDriver:
+class LocalSandbox:
     """Sessions on this machine; see ``SandboxDriver``. Enter it before a gRPC server exists: it starts a process."""
 
     def __init__(self, settings: LocalSandboxSettings) -> None:
@@ -34,6 +34,11 @@ class LocalSandboxDriver:
         await asyncio.to_thread(self._prepare_directory)
         self._launcher = await Launcher(self._settings).__aenter__()
         self._pool = Pool(self._launcher, self._settings.pool_size)
+        try:
+            await self._check_layers()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(
@@ -66,6 +71,13 @@ class LocalSandboxDriver:
         if self._launcher is None:
             raise SandboxUnavailable("the sandbox was not started")
         return await inspect(self, self._launcher)
+
+    async def _check_layers(self) -> None:
+        """Refuse to go on without what makes this a sandbox, unless told to."""
+        missing = [layer for layer in await self.layers() if layer.essential and not layer.active]
+        if missing and not self._settings.allow_missing_layers:
+            reasons = "; ".join(f"{layer.name}: {layer.detail}" for layer in missing)
+            raise SandboxUnavailable(f"essential layers of isolation are missing here ({reasons})")
 
     async def _start(self, spec: SessionSpec, seat: Seat, interpreter: Interpreter) -> LocalSession:
         assert self._launcher is not None

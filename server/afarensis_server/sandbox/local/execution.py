@@ -33,7 +33,13 @@ class Execution:
     """
 
     def __init__(
-        self, interpreter: Interpreter, number: int, limits: SessionLimits, *, timeout_seconds: float, grace_seconds: float
+        self,
+        interpreter: Interpreter,
+        number: int,
+        limits: SessionLimits,
+        *,
+        timeout_seconds: float,
+        grace_seconds: float,
     ) -> None:
         self._interpreter = interpreter
         self._number = number
@@ -41,7 +47,8 @@ class Execution:
         self._loop = asyncio.get_running_loop()
         self._outputs = Outputs(limits.output_bytes)
         self._display_left = limits.display_bytes
-        self._dropped_displays = 0
+        #: Bytes of displays that were left out.
+        self.dropped_display_bytes = 0
         self._control = interpreter.control.fileno()
         self._streams = {interpreter.stdout: OutputStream.STDOUT, interpreter.stderr: OutputStream.STDERR}
         self._open = {*self._streams, self._control, interpreter.pidfd}
@@ -60,9 +67,9 @@ class Execution:
         self.wall_seconds = 0.0
 
     @property
-    def dropped_bytes(self) -> int:
-        """Bytes of output and displays that were left out."""
-        return self._outputs.dropped_bytes + self._dropped_displays
+    def dropped_output_bytes(self) -> int:
+        """Bytes of output that were left out."""
+        return self._outputs.dropped_bytes
 
     def stop(self, why: Stop) -> None:
         """Interrupt the code, and kill the interpreter if that does not end it in time."""
@@ -162,7 +169,7 @@ class Execution:
         if header["type"] == "display":
             display = parse_display(header, body)
             if (size := len(body)) > self._display_left:
-                self._dropped_displays += size
+                self.dropped_display_bytes += size
                 return
             self._display_left -= size
             yield from self._outputs.flush(time.monotonic())
@@ -171,5 +178,3 @@ class Execution:
             self.result = parse_result(header)
         else:
             raise FrameError("a frame of an unknown type")
-
-

@@ -16,10 +16,7 @@ from .zygote import syscalls
 #: Bytes of a path that is reported. Deeper and longer ones exist for the session alone.
 MAX_PATH = 1024
 _INSIDE = (
-    syscalls.RESOLVE_BENEATH
-    | syscalls.RESOLVE_NO_SYMLINKS
-    | syscalls.RESOLVE_NO_MAGICLINKS
-    | syscalls.RESOLVE_NO_XDEV
+    syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_XDEV
 )
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 

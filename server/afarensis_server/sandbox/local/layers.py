@@ -1,14 +1,14 @@
 """Finds out which layers of isolation a session really has, by looking from inside one."""
 
 import json
-import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..driver import Layer, Output, OutputStream, Result, SessionLimits, SessionSpec
 from .cgroups import Cgroups
 
 if TYPE_CHECKING:
-    from .driver import LocalSandboxDriver
+    from .driver import LocalSandbox
     from .launcher import Launcher
 
 _LIMITS = SessionLimits(
@@ -26,6 +26,7 @@ _SECONDS = 30.0
 #: Runs inside. Whatever fails there is missing here.
 _PROBE = """
 import json, os, socket
+NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
 status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
 def try_socket():
     try:
@@ -40,7 +41,7 @@ def try_write(path):
     except OSError:
         return False
 print(json.dumps({
-    "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")},
+    "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in NAMESPACES},
     "pid": os.getpid(),
     "processes": sum(name.isdigit() for name in os.listdir("/proc")),
     "capabilities": [status[name].strip() for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")],
@@ -56,7 +57,7 @@ print(json.dumps({
 """
 
 
-async def inspect(driver: "LocalSandboxDriver", launcher: "Launcher") -> list[Layer]:
+async def inspect(driver: "LocalSandbox", launcher: "Launcher") -> list[Layer]:
     """Open a session, look around in it, and say what was seen."""
     session = await driver.open(SessionSpec(session_id="probe", limits=_LIMITS))
     text = ""
@@ -114,4 +115,4 @@ def _essential(name: str, active: bool, detail: str) -> Layer:
 
 
 def _host_namespaces() -> dict[str, str]:
-    return {name: os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")}
+    return {path.name: str(path.readlink()) for path in Path("/proc/self/ns").iterdir()}

@@ -16,7 +16,7 @@ class Outputs:
 
     def __init__(self, limit: int) -> None:
         self._left = limit
-        self._dropped = {stream: 0 for stream in OutputStream}
+        self._dropped = dict.fromkeys(OutputStream, 0)
         self._decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in OutputStream}
         self._stream = OutputStream.STDOUT
         self._text: list[str] = []

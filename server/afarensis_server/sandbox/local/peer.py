@@ -100,8 +100,13 @@ def _discard(answer: asyncio.Future[list[int]]) -> None:
 async def _writable(connection: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
-    loop.add_writer(connection, lambda: ready.done() or ready.set_result(None))
+    loop.add_writer(connection, _resolve, ready)
     try:
         await ready
     finally:
         loop.remove_writer(connection)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

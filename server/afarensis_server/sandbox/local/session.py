@@ -3,17 +3,14 @@
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Self
 
 from ..driver import (
-    CodeError,
     ExecutionEvent,
-    ExecutionStatus,
     FileChange,
     FileChangeKind,
     InputFile,
-    Result,
     SandboxUnavailable,
     SessionSpec,
 )
@@ -24,9 +21,9 @@ from .inputs import InputDirectory
 from .interpreter import Interpreter
 from .launcher import Launcher, Seat
 from .settings import LocalSandboxSettings
+from .verdict import Spent, Verdict
 
 _CHUNK = 256 * 1024
-_GONE = "Its variables are gone; its files are still there."
 #: Without a group for all of a session's memory, the limit of each process is all there is. With one, that limit only
 #: has to turn a single huge request into a MemoryError, which keeps the state.
 _ADDRESS_SPACE_FACTOR = 2
@@ -51,9 +48,7 @@ class LocalSession:
         #: The name of its files' place.
         self.volume = volume
         self._on_close = on_close
-        self._inputs = InputDirectory(
-            settings.work_directory / "lower" / volume, shared=launcher.distinct_users
-        )
+        self._inputs = InputDirectory(settings.work_directory / "lower" / volume, shared=launcher.distinct_users)
         self._interpreter: Interpreter | None = None
         self._execution: Execution | None = None
         self._settling: asyncio.Task[None] | None = None
@@ -61,6 +56,8 @@ class LocalSession:
         self._view = -1
         self._snapshot = Snapshot()
         self._numbers = itertools.count(1)
+        #: The last execution said that its interpreter ended.
+        self._loss_told = False
         self._closed = False
 
     @property
@@ -83,10 +80,10 @@ class LocalSession:
         await self._wake(interpreter, tree)
         return self
 
-    async def execute(self, code: str, *, timeout_seconds: float) -> AsyncIterator[ExecutionEvent]:
+    async def execute(self, code: str, *, timeout_seconds: float) -> AsyncGenerator[ExecutionEvent, None]:
         """Run one cell; see ``SandboxSession``."""
         await self._settle()
-        fresh = await self._replace_dead()
+        lost_before = await self._replace_dead()
         assert self._interpreter is not None
         limits, grace = self._spec.limits, self._settings.grace_seconds
         self._seat.cgroup.reset_peak()
@@ -106,20 +103,20 @@ class LocalSession:
             self._execution = None
             if not execution.over:
                 self._settling = asyncio.create_task(execution.settle())
+        self._loss_told = execution.ending is not None
         usage = self._seat.cgroup.usage()
         cpu_seconds = self._interpreter.cpu_seconds() - cpu_before
         if usage.cpu_seconds is not None and before.cpu_seconds is not None:
             cpu_seconds = usage.cpu_seconds - before.cpu_seconds
-        status, error = self._judge(execution, usage.oom_kills > before.oom_kills)
-        yield Result(
-            status=status,
-            wall_seconds=execution.wall_seconds,
+        spent = Spent(
             cpu_seconds=cpu_seconds,
             peak_memory_bytes=self._peak(usage),
-            dropped_bytes=execution.dropped_bytes,
-            error=error,
-            state_lost=fresh or execution.ending is not None,
+            out_of_memory=usage.oom_kills > before.oom_kills,
+            refused_forks=usage.fork_refusals - before.fork_refusals,
+            disk=os.fstatvfs(self._upper),
         )
+        verdict = Verdict(execution, limits, spent, timeout_seconds=timeout_seconds, grace_seconds=grace)
+        yield verdict.result(state_lost=lost_before or execution.ending is not None)
 
     async def interrupt(self) -> None:
         """Interrupt the running cell; see ``SandboxSession``."""
@@ -199,7 +196,7 @@ class LocalSession:
             await self._look()
 
     async def _replace_dead(self) -> bool:
-        """Have an interpreter that lives; whether it is a new one, and the state of the last one lost."""
+        """Have an interpreter that lives; whether state was lost with the last one that nobody was told of yet."""
         if self._interpreter is not None and self._interpreter.alive:
             return False
         if self._interpreter is not None:
@@ -213,7 +210,7 @@ class LocalSession:
             await interpreter.end()
             raise
         self._interpreter = interpreter
-        return True
+        return not self._loss_told
 
     async def _look(self) -> None:
         self._snapshot = await asyncio.to_thread(take_snapshot, self._upper)
@@ -223,45 +220,7 @@ class LocalSession:
         await self._look()
         return compare(before, self._snapshot, self._inputs.files)
 
-    def _judge(self, execution: Execution, out_of_memory: bool) -> tuple[ExecutionStatus, CodeError | None]:
-        memory = f"the session may use {self._spec.limits.memory_bytes // 2**20} MiB of memory"
-        if execution.ending is not None:
-            return self._judge_loss(execution, memory if out_of_memory else None)
-        result = execution.result
-        assert result is not None
-        if execution.stopped is Stop.TIMEOUT:
-            value = f"the code took longer than its time limit and was interrupted after {execution.wall_seconds:.1f} s"
-            return ExecutionStatus.TIMEOUT, _error("TimeoutError", f"{value}. Its variables are still there.", result.error)
-        if execution.stopped is Stop.INTERRUPT:
-            return ExecutionStatus.INTERRUPTED, result.error or _error("KeyboardInterrupt", "")
-        if result.status == "ok":
-            return ExecutionStatus.OK, None
-        if result.error is not None and result.error.name == "MemoryError":
-            value = f"{memory}. Its variables are still there."
-            return ExecutionStatus.OUT_OF_MEMORY, _error("MemoryError", value, result.error)
-        return ExecutionStatus.ERROR, result.error
-
-    def _judge_loss(self, execution: Execution, memory: str | None) -> tuple[ExecutionStatus, CodeError]:
-        assert execution.ending is not None
-        grace = f"did not end within {self._settings.grace_seconds:g} s of the interrupt and was killed"
-        if memory is not None:
-            return ExecutionStatus.OUT_OF_MEMORY, _error("MemoryError", f"{memory}, and needed more. {_GONE}")
-        if execution.stopped is Stop.TIMEOUT:
-            value = f"the code took longer than its time limit, {grace}. {_GONE}"
-            return ExecutionStatus.TIMEOUT, _error("TimeoutError", value)
-        if execution.stopped is Stop.INTERRUPT:
-            return ExecutionStatus.INTERRUPTED, _error("KeyboardInterrupt", f"the code {grace}. {_GONE}")
-        if execution.broken is not None:
-            value = f"the interpreter sent what no interpreter sends ({execution.broken}) and was killed. {_GONE}"
-        else:
-            value = f"the interpreter {execution.ending.describe()}. {_GONE}"
-        return ExecutionStatus.SESSION_LOST, _error("SessionLost", value)
-
     def _peak(self, usage: Usage) -> int:
         if usage.peak_memory_bytes is not None:
             return usage.peak_memory_bytes
         return self._interpreter.peak_memory_bytes() if self._interpreter is not None else 0
-
-
-def _error(name: str, value: str, known: CodeError | None = None) -> CodeError:
-    return CodeError(name=name, value=value, traceback=known.traceback if known is not None else "")

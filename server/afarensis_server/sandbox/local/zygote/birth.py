@@ -5,6 +5,7 @@ for which session it is, with which limits and which files. Everything up to the
 is why the parked child may still hold the rights that mounting takes; user code starts without any.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -26,7 +27,10 @@ class Birth:
         self._runner = runner
 
     def run(self, control: int, stdout: int, stderr: int, mapped: int) -> NoReturn:
-        """Become an isolated interpreter and serve. Descriptors: the server's socket, its two pipes, the starting signal."""
+        """Become an isolated interpreter and serve.
+
+        The descriptors: the server's socket, its two pipes, and a pipe that says when this process has a user.
+        """
         try:
             self._isolate(control, stdout, stderr, mapped)
             connection = socket.socket(fileno=_CONTROL)
@@ -67,16 +71,16 @@ class Birth:
             file_bytes=size,
         )
         privileges.drop_capabilities()
-        syscalls.install_filter(seccomp.PROGRAM)
+        if seccomp.PROGRAM:  # else the server's probe says that it is missing
+            syscalls.install_filter(seccomp.PROGRAM)
 
 
 def _place(control: int, stdout: int, stderr: int) -> None:
     """Put the descriptors at their numbers, and close all others: sockets of other sessions are among them."""
     null = os.open("/dev/null", os.O_RDONLY)
-    high = [os.dup(descriptor) for descriptor in (null, stdout, stderr, control)]
+    placed = (null, stdout, stderr, control)
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _CONTROL + 1) for descriptor in placed]
     for target, source in enumerate(high):
-        while source <= _CONTROL:
-            source = os.dup(source)
         os.dup2(source, target)
     syscalls.close_range(_CONTROL + 1, 0x7FFFFFFF)
     os.set_inheritable(_CONTROL, False)

@@ -58,16 +58,16 @@ class _Builder:
         self._root = root
 
     def build(self, guest_code: str, owner: int) -> None:
-        for path in _SYSTEM:
-            self._add_system(Path(path))
+        for name in _SYSTEM:
+            self._add_system(Path(name))
         for path in _python_directories(Path(sys.executable)):
             self._bind(path, path)
         self._bind(Path(guest_code), Path(CODE_DIRECTORY, "afarensis_guest"))
         self._bind(Path(__file__).parent, Path(CODE_DIRECTORY, "afarensis_zygote"))
         self._add_etc()
         self._add_devices()
-        for path in (DATA_DIRECTORY, "/proc", "/tmp", "/dev/shm"):  # noqa: S108 - the session's own
-            self._inside(Path(path)).mkdir(parents=True, exist_ok=True)
+        for name in (DATA_DIRECTORY, "/proc", "/tmp", "/dev/shm"):  # noqa: S108 - the session's own
+            self._inside(Path(name)).mkdir(parents=True, exist_ok=True)
         proc = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
         syscalls.mount("proc", str(self._inside(Path("/proc"))), "proc", proc)
         # What the imports leave behind, like matplotlib's list of fonts. Sessions mount their own over it.
@@ -123,9 +123,8 @@ def _python_directories(executable: Path) -> list[Path]:
         link = link.parent / link.readlink()
         found.add(Path(os.path.normpath(link.parent.parent)))
     for path in found:
-        if path == Path("/") or path.parent == Path("/") and path != Path("/opt"):
-            if path not in (Path("/usr"),):
-                raise RuntimeError(f"the guest's Python lies in {path}, which cannot be shown to sessions as a whole")
+        if path != Path("/usr") and len(path.parts) <= 2:
+            raise RuntimeError(f"the guest's Python lies in {path}, which cannot be shown to sessions as a whole")
     chosen: list[Path] = []
     for path in sorted(found):
         if not any(path.is_relative_to(parent) for parent in (Path("/usr"), *chosen)):

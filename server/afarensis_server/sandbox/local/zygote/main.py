@@ -1,7 +1,7 @@
 """The zygote: imports once what every session needs, then forks a session's interpreter for each request.
 
-It runs in its jail, first of its pid namespace, root of nothing but a range of host users that own nothing else. When it
-ends, the kernel ends every session in it.
+It runs in its jail, first of its pid namespace, root of nothing but a range of host users that own nothing else. When
+it ends, the kernel ends every session in it.
 """
 
 import gc
@@ -10,6 +10,7 @@ import os
 import selectors
 import socket
 import threading
+from pathlib import Path
 from typing import Any, NoReturn
 
 from . import clone, privileges
@@ -35,7 +36,7 @@ def main() -> None:
 
 def threads_alive() -> int:
     """Threads of this process, including those that Python knows nothing of."""
-    return max(len(os.listdir("/proc/self/task")), threading.active_count())
+    return max(len(list(Path("/proc/self/task").iterdir())), threading.active_count())
 
 
 class Zygote:
@@ -87,7 +88,8 @@ class Zygote:
             os.close(mapped_end)
             # The numbers of these will be other files: closing the objects later would close those.
             self._control.detach()
-            Birth(self._runner).run(*descriptors, mapped)
+            control, stdout, stderr = descriptors
+            Birth(self._runner).run(control, stdout, stderr, mapped)
         finally:
             os._exit(70)
 

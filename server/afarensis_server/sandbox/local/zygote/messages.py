@@ -23,9 +23,7 @@ def send(connection: socket.socket, message: dict[str, Any], descriptors: Sequen
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Take one message and the descriptors that came with it, which are the caller's to close."""
-    data, descriptors, flags, _ = socket.recv_fds(
-        connection, MAX_MESSAGE, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-    )
+    data, descriptors, flags, _ = socket.recv_fds(connection, MAX_MESSAGE, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
     if not data:
         raise PeerGoneError("the other side closed its socket")
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):

@@ -12,49 +12,42 @@ from .syscall_numbers import NUMBERS
 from .syscalls import MACHINE
 
 _ALLOWED = """
-    read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek sendfile copy_file_range
-    open openat openat2 creat close close_range fcntl flock dup dup2 dup3 pipe pipe2 memfd_create
-    stat fstat lstat newfstatat statx statfs fstatfs access faccessat faccessat2 cachestat
-    truncate ftruncate fallocate fadvise64 readahead fsync fdatasync sync syncfs sync_file_range
-    getdents getdents64 getcwd chdir fchdir umask rename renameat renameat2 mkdir mkdirat rmdir mknod mknodat
-    link linkat unlink unlinkat symlink symlinkat readlink readlinkat
-    chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes utimensat futimesat
-    setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr removexattr lremovexattr fremovexattr
-    inotify_init inotify_init1 inotify_add_watch inotify_rm_watch
-    select pselect6 poll ppoll epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2
-    eventfd eventfd2 signalfd signalfd4 timerfd_create timerfd_settime timerfd_gettime
-    io_setup io_destroy io_submit io_cancel io_getevents
-    mmap mprotect munmap mremap msync mincore madvise brk mlock mlock2 munlock mlockall munlockall
-    pkey_alloc pkey_free pkey_mprotect membarrier
-    shmget shmat shmctl shmdt semget semop semctl semtimedop msgget msgsnd msgrcv msgctl
-    mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr
-    fork vfork execve execveat exit exit_group wait4 waitid
-    kill tkill tgkill pidfd_open pidfd_send_signal
-    rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigqueueinfo rt_sigsuspend rt_tgsigqueueinfo sigaltstack pause
-    getpid getppid gettid getuid geteuid getgid getegid getresuid getresgid getgroups getpgid getpgrp getsid setpgid setsid
-    setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid setgroups capget capset
-    getrlimit setrlimit prlimit64 getrusage getpriority setpriority ioprio_get ioprio_set sysinfo uname times
-    sched_yield sched_getaffinity sched_setaffinity sched_getparam sched_setparam sched_getscheduler sched_setscheduler
-    sched_getattr sched_setattr sched_get_priority_max sched_get_priority_min sched_rr_get_interval getcpu
-    nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday time alarm getitimer setitimer
-    timer_create timer_settime timer_gettime timer_getoverrun timer_delete
-    futex futex_waitv futex_wake futex_wait futex_requeue set_robust_list get_robust_list set_tid_address restart_syscall rseq
-    arch_prctl prctl getrandom
-    connect accept accept4 bind listen sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg shutdown
-    getsockname getpeername setsockopt getsockopt
+    read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek sendfile copy_file_range open
+    openat openat2 creat close close_range fcntl flock dup dup2 dup3 pipe pipe2 memfd_create stat fstat lstat
+    newfstatat statx statfs fstatfs access faccessat faccessat2 cachestat truncate ftruncate fallocate fadvise64
+    readahead fsync fdatasync sync syncfs sync_file_range getdents getdents64 getcwd chdir fchdir umask rename
+    renameat renameat2 mkdir mkdirat rmdir mknod mknodat link linkat unlink unlinkat symlink symlinkat readlink
+    readlinkat chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes utimensat futimesat
+    setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr removexattr
+    lremovexattr fremovexattr inotify_init inotify_init1 inotify_add_watch inotify_rm_watch select pselect6 poll
+    ppoll epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2 signalfd
+    signalfd4 timerfd_create timerfd_settime timerfd_gettime io_setup io_destroy io_submit io_cancel
+    io_getevents mmap mprotect munmap mremap msync mincore madvise brk mlock mlock2 munlock mlockall munlockall
+    pkey_alloc pkey_free pkey_mprotect membarrier shmget shmat shmctl shmdt semget semop semctl semtimedop
+    msgget msgsnd msgrcv msgctl mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr fork
+    vfork execve execveat exit exit_group wait4 waitid kill tkill tgkill pidfd_open pidfd_send_signal
+    rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigqueueinfo rt_sigsuspend
+    rt_tgsigqueueinfo sigaltstack pause getpid getppid gettid getuid geteuid getgid getegid getresuid getresgid
+    getgroups getpgid getpgrp getsid setpgid setsid setuid setgid setreuid setregid setresuid setresgid setfsuid
+    setfsgid setgroups capget capset getrlimit setrlimit prlimit64 getrusage getpriority setpriority ioprio_get
+    ioprio_set sysinfo uname times sched_yield sched_getaffinity sched_setaffinity sched_getparam sched_setparam
+    sched_getscheduler sched_setscheduler sched_getattr sched_setattr sched_get_priority_max
+    sched_get_priority_min sched_rr_get_interval getcpu nanosleep clock_nanosleep clock_gettime clock_getres
+    gettimeofday time alarm getitimer setitimer timer_create timer_settime timer_gettime timer_getoverrun
+    timer_delete futex futex_waitv futex_wake futex_wait futex_requeue set_robust_list get_robust_list
+    set_tid_address restart_syscall rseq arch_prctl prctl getrandom connect accept accept4 bind listen sendto
+    recvfrom sendmsg recvmsg sendmmsg recvmmsg shutdown getsockname getpeername setsockopt getsockopt
     landlock_create_ruleset landlock_add_rule landlock_restrict_self
 """
 
-#: Ways to other processes, to the kernel's insides, to mounts and namespaces; and the pipe tricks behind several escapes.
+#: Ways to other processes, to the kernel's insides, to mounts and namespaces; and pipe tricks behind several escapes.
 _FORBIDDEN = """
-    ptrace process_vm_readv process_vm_writev process_madvise kcmp pidfd_getfd userfaultfd bpf perf_event_open seccomp
-    add_key request_key keyctl
-    mount umount2 pivot_root chroot unshare setns
-    name_to_handle_at open_by_handle_at splice vmsplice tee
-    init_module finit_module delete_module kexec_load kexec_file_load reboot
-    swapon swapoff acct quotactl quotactl_fd iopl ioperm syslog vhangup sethostname setdomainname
-    settimeofday clock_settime clock_adjtime adjtimex
-    mbind set_mempolicy migrate_pages move_pages fanotify_init fanotify_mark
+    ptrace process_vm_readv process_vm_writev process_madvise kcmp pidfd_getfd userfaultfd bpf perf_event_open
+    seccomp add_key request_key keyctl mount umount2 pivot_root chroot unshare setns name_to_handle_at
+    open_by_handle_at splice vmsplice tee init_module finit_module delete_module kexec_load kexec_file_load
+    reboot swapon swapoff acct quotactl quotactl_fd iopl ioperm syslog vhangup sethostname setdomainname
+    settimeofday clock_settime clock_adjtime adjtimex mbind set_mempolicy migrate_pages move_pages fanotify_init
+    fanotify_mark
 """
 
 _RETURN_KILL = 0x80000000
@@ -174,5 +167,5 @@ def compile_filter(machine: str) -> bytes:
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
-#: The filter of this machine; empty where we have none, which the supervisor refuses to go on with.
+#: The filter of this machine; empty where we have none.
 PROGRAM = compile_filter(MACHINE) if MACHINE in _AUDIT_ARCHITECTURE else b""

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from . import clone, jail, privileges, syscalls
@@ -39,13 +40,15 @@ def main(control_descriptor: int, work_directory: str, guest_code: str, first_us
 
 
 class Supervisor:
-    def __init__(self, control: socket.socket, guest_code: str, first_user: int, users: int, *, privileged: bool) -> None:
+    def __init__(
+        self, control: socket.socket, guest_code: str, first_user: int, users: int, *, privileged: bool
+    ) -> None:
         self._control = control
         self._guest_code = guest_code
         self._first_user = first_user
         self._users = users
         self._volumes = Volumes(privileged=privileged)
-        os.makedirs("jail", exist_ok=True)
+        Path("jail").mkdir(exist_ok=True)
         signal.signal(signal.SIGCHLD, self._reap)
 
     def serve(self) -> None:
@@ -119,8 +122,10 @@ class Supervisor:
             os.dup2(control, _CONTROL)
             syscalls.close_range(_CONTROL + 1, 0x7FFFFFFF)
             privileges.die_with_parent()
-            code = f"import sys; sys.path.append({jail.CODE_DIRECTORY!r}); from afarensis_zygote.main import main; main()"
-            os.execve(sys.executable, [sys.executable, "-I", "-c", code], _environment())
+            code = (
+                f"import sys; sys.path.append({jail.CODE_DIRECTORY!r}); from afarensis_zygote.main import main; main()"
+            )
+            os.execve(sys.executable, [sys.executable, "-I", "-c", code], _environment())  # noqa: S606 - there is no shell
         except BaseException as error:
             os.write(2, f"{type(error).__name__}: {error}\n".encode())
         finally:
@@ -138,7 +143,7 @@ def _environment() -> dict[str, str]:
     """The whole environment of user code: nothing of the server's."""
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return {
-        "PATH": f"{os.path.dirname(sys.executable)}:/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "HOME": "/tmp",  # noqa: S108 - the session's own
         "USER": "sandbox",
         "LANG": "C.UTF-8",

@@ -142,7 +142,7 @@ class _CloneArguments(ctypes.Structure):
 
 
 def clone3(flags: int, exit_signal: int, pidfd: ctypes.c_int) -> int:
-    """Call clone3(2); the process id, or 0 in the child. Only for ``clone.fork``, which does what Python needs around it."""
+    """Call clone3(2); the process id, or 0 in the child. For ``clone.fork``, which does what Python needs around it."""
     value = _CloneArguments(flags, ctypes.addressof(pidfd), 0, 0, exit_signal, 0, 0, 0)
     return _call("clone3", _CLONE3, ctypes.byref(value), ctypes.sizeof(value))
 

@@ -1,0 +1,124 @@
+"""How an execution ended, in the words of the protocol: which limit was met, and what is left of the session."""
+
+import math
+import os
+from dataclasses import dataclass
+
+from ..driver import CodeError, ExceededLimit, ExecutionStatus, Result, SessionLimits
+from .execution import Execution, Stop
+
+_MIB = 2**20
+_KEPT = "The session's variables and files are still there."
+_GONE = "The session's variables are gone; its files are still there."
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What the host counted during one execution."""
+
+    cpu_seconds: float
+    peak_memory_bytes: int
+    #: The kernel ended a process of the session since the session was out of memory.
+    out_of_memory: bool
+    #: Processes or threads that could not start since there were too many.
+    refused_forks: int
+    #: The state of the session's disk after it.
+    disk: os.statvfs_result
+
+
+class Verdict:
+    """Puts together what the guest says, what the kernel says, and what we did ourselves; the guest counts least."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        limits: SessionLimits,
+        spent: Spent,
+        *,
+        timeout_seconds: float,
+        grace_seconds: float,
+    ) -> None:
+        self._execution = execution
+        self._limits = limits
+        self._spent = spent
+        self._timeout_seconds = timeout_seconds
+        self._grace_seconds = grace_seconds
+
+    def result(self, *, state_lost: bool) -> Result:
+        """The result that the caller gets."""
+        status, error = self._judge()
+        execution = self._execution
+        return Result(
+            status=status,
+            wall_seconds=execution.wall_seconds,
+            cpu_seconds=self._spent.cpu_seconds,
+            peak_memory_bytes=self._spent.peak_memory_bytes,
+            dropped_bytes=execution.dropped_output_bytes + execution.dropped_display_bytes,
+            error=error,
+            state_lost=state_lost,
+            exceeded_limits=self._exceeded(status),
+        )
+
+    def _judge(self) -> tuple[ExecutionStatus, CodeError | None]:
+        execution, result = self._execution, self._execution.result
+        if result is None:
+            return self._judge_loss()
+        if execution.stopped is Stop.TIMEOUT:
+            value = f"{self._late()} and was interrupted. {_KEPT}"
+            return ExecutionStatus.TIMEOUT, _error("TimeoutError", value, result.error)
+        if execution.stopped is Stop.INTERRUPT:
+            return ExecutionStatus.INTERRUPTED, result.error or _error("KeyboardInterrupt", "")
+        if result.error is None:
+            return ExecutionStatus.OK, None
+        if result.error.name == "MemoryError":
+            return ExecutionStatus.OUT_OF_MEMORY, _error("MemoryError", f"{self._too_large()}. {_KEPT}", result.error)
+        return ExecutionStatus.INTERRUPTED if result.status == "interrupted" else ExecutionStatus.ERROR, result.error
+
+    def _judge_loss(self) -> tuple[ExecutionStatus, CodeError]:
+        execution = self._execution
+        killed = f"it did not end within {self._grace_seconds:g} s of the interrupt, so its interpreter was killed"
+        if self._spent.out_of_memory:
+            value = f"{self._too_large()}, so the interpreter was killed. {_GONE}"
+            return ExecutionStatus.OUT_OF_MEMORY, _error("MemoryError", value)
+        if execution.stopped is Stop.TIMEOUT:
+            return ExecutionStatus.TIMEOUT, _error("TimeoutError", f"{self._late()}; {killed}. {_GONE}")
+        if execution.stopped is Stop.INTERRUPT:
+            value = f"the code was interrupted; {killed}. {_GONE}"
+            return ExecutionStatus.INTERRUPTED, _error("KeyboardInterrupt", value)
+        if execution.broken is not None:
+            cause = f"sent what no interpreter sends ({execution.broken}), so it was killed"
+        else:
+            cause = execution.ending.describe() if execution.ending is not None else "ended"
+        return ExecutionStatus.SESSION_LOST, _error("SessionLost", f"the interpreter {cause}. {_GONE}")
+
+    def _late(self) -> str:
+        return f"the code took longer than its time limit of {self._timeout_seconds:g} s"
+
+    def _too_large(self) -> str:
+        return f"the code needed more memory than the {self._limits.memory_bytes // _MIB} MiB that a session may use"
+
+    def _exceeded(self, status: ExecutionStatus) -> tuple[ExceededLimit, ...]:
+        limits, spent, execution = self._limits, self._spent, self._execution
+        found = []
+        if status is ExecutionStatus.TIMEOUT:
+            used = math.ceil(execution.wall_seconds)
+            found.append(ExceededLimit("timeout_seconds", math.ceil(self._timeout_seconds), used))
+        if status is ExecutionStatus.OUT_OF_MEMORY or spent.out_of_memory:
+            found.append(ExceededLimit("memory_bytes", limits.memory_bytes))
+        if spent.refused_forks:
+            found.append(ExceededLimit("processes", limits.processes, limits.processes + spent.refused_forks))
+        if spent.disk.f_bfree == 0:
+            found.append(ExceededLimit("disk_bytes", limits.disk_bytes))
+        if spent.disk.f_ffree == 0:
+            found.append(ExceededLimit("disk_inodes", limits.disk_inodes))
+        for name, limit, dropped in (
+            ("output_bytes", limits.output_bytes, execution.dropped_output_bytes),
+            ("display_bytes", limits.display_bytes, execution.dropped_display_bytes),
+        ):
+            if dropped:
+                found.append(ExceededLimit(name, limit, limit + dropped))
+        return tuple(found)
+
+
+def _error(name: str, value: str, known: CodeError | None = None) -> CodeError:
+    return CodeError(name=name, value=value, traceback=known.traceback if known is not None else "")
