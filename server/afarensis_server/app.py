@@ -77,6 +77,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> str:
     prompts = Prompts(
         database,
         files,
+        sessions,
         PromptLimits(
             output_characters=settings.runs.prompt_output_characters, image_bytes=settings.runs.prompt_image_bytes
         ),

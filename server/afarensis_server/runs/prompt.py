@@ -17,7 +17,7 @@ from ..domain.tools import CodeInterpreterTool, ToolChoice, ToolChoiceMode
 from ..errors import FileNotFound
 from ..files.service import Files
 from ..sandbox.driver import DATA_DIRECTORY
-from ..sessions.names import assign_names
+from ..sessions.service import Sessions
 from ..store import messages, steps
 from ..store.database import Database
 from .closing import used_so_far
@@ -56,9 +56,10 @@ class PromptLimits:
 class Prompts:
     """Builds the prompts of runs. Reads everything anew each time: a run's state is in the store, nowhere else."""
 
-    def __init__(self, database: Database, files: Files, limits: PromptLimits) -> None:
+    def __init__(self, database: Database, files: Files, sessions: Sessions, limits: PromptLimits) -> None:
         self._database = database
         self._files = files
+        self._sessions = sessions
         self._limits = limits
 
     async def build(self, run: Run, code_seconds: float) -> ModelRequest:
@@ -111,7 +112,7 @@ class Prompts:
                 continue  # opening the session reports it, if code is run at all
         if not found:
             return ""
-        names = assign_names(found, {})
+        names = self._sessions.plan_names(run.thread_id, found)
         lines = [
             f"- {DATA_DIRECTORY}/{names[file.id]} ({file.media_type}, {file.size_bytes} bytes, id {file.id})"
             for file in found

@@ -13,7 +13,6 @@ from ..domain.runs import FunctionCall, Run, RunStatus, RunStep, StepStatus, Too
 from ..domain.threads import Thread
 from ..errors import (
     AssistantNotFound,
-    FileNotFound,
     RunNotAwaitingToolOutputs,
     RunNotCancellable,
     RunNotFound,
@@ -23,8 +22,9 @@ from ..errors import (
     ToolOutputsMismatch,
 )
 from ..events.log import EventLog, Heartbeat
+from ..files.lookup import require_files
 from ..sessions.service import Sessions
-from ..store import assistants, files, queue, requests, runs, steps, threads
+from ..store import assistants, queue, requests, runs, steps, threads
 from ..store.database import Database
 from ..store.pages import Page, PageRequest
 from ..store.writer import Transaction
@@ -166,7 +166,8 @@ class Runs:
         violations = Violations()
         check_tool_choice(violations, run)
         violations.check()
-        _require_files(tx.connection, run)
+        # Fail early: a file that was deleted since would only end the run later.
+        require_files(tx.connection, project, run.tool_resources.code_interpreter_file_ids, run.create_time)
         runs.insert(tx.connection, run)
         queue.enqueue(tx.connection, run)
         told += [EventDraft(EventType.RUN_CREATED, run), EventDraft(EventType.RUN_QUEUED, run)]
@@ -374,13 +375,6 @@ def _require(connection: Connection, project: str, run_id: str) -> Run:
     if run is None:
         raise RunNotFound(id=run_id)
     return run
-
-
-def _require_files(connection: Connection, run: Run) -> None:
-    """Fail early: a file that was deleted since would only end the run later."""
-    for file_id in run.tool_resources.code_interpreter_file_ids:
-        if files.get(connection, run.project, file_id) is None:
-            raise FileNotFound(id=file_id)
 
 
 def _is_settled(run: Run) -> bool:

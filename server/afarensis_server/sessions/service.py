@@ -1,6 +1,7 @@
 """Opens, finds and ends sessions, and runs code in them."""
 
 import asyncio
+import weakref
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -86,6 +87,11 @@ class LiveSession:
     def id(self) -> str:
         return self.row.id
 
+    def taken_names(self) -> dict[str, str]:
+        """File ids by the names in /mnt/data that no further input may take."""
+        outputs = {path.removeprefix(f"{DATA_DIRECTORY}/"): file.id for path, file in self.outputs.by_path.items()}
+        return outputs | self.names
+
     def paths(self) -> dict[str, str]:
         """File ids by absolute path: the inputs, and over them what code wrote."""
         inputs = {f"{DATA_DIRECTORY}/{name}": file_id for name, file_id in self.names.items()}
@@ -102,7 +108,8 @@ class Sessions:
         self.settings = settings
         self._live: dict[str, LiveSession] = {}
         self._by_thread: dict[str, LiveSession] = {}
-        self._opening: dict[str, asyncio.Lock] = {}
+        #: Held while a thread's session is opened or given files; gone when nobody does.
+        self._opening: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._changed = asyncio.Event()
         self._reaper: asyncio.Task[None] | None = None
 
@@ -191,6 +198,12 @@ class Sessions:
             await self._add_files(live, file_ids)
             return live
 
+    def plan_names(self, thread_id: str, files: Sequence[File]) -> dict[str, str]:
+        """The names in /mnt/data, by file id, that these files have or will get in the thread's session."""
+        live = self._by_thread.get(thread_id)
+        taken = {} if live is None else live.taken_names()
+        return {file_id: name for name, file_id in taken.items()} | assign_names(files, taken)
+
     def paths_of(self, thread_id: str) -> dict[str, str]:
         """File ids by absolute path in the thread's open session; empty when none is open."""
         live = self._by_thread.get(thread_id)
@@ -242,6 +255,9 @@ class Sessions:
         )
         try:
             sandbox = await self._driver.open(spec)
+        except FileNotFoundError:
+            await self._find(project, file_ids)  # raises for the one that was deleted meanwhile
+            raise
         except SandboxFull as error:
             raise SandboxCapacity from error
         except SandboxUnavailable as error:
@@ -278,14 +294,20 @@ class Sessions:
         return live
 
     async def _add_files(self, live: LiveSession, file_ids: Sequence[str]) -> None:
-        known = set(live.names.values())
+        taken = live.taken_names()
+        known = set(taken.values())
         missing = [file_id for file_id in file_ids if file_id not in known]
         if not missing:
             return
         project = live.row.project
         files = await self._find(project, missing)
-        names = assign_names(files, live.names)
-        await live.sandbox.add_files([await self._input(project, file, names[file.id]) for file in files])
+        names = assign_names(files, taken)
+        inputs = [await self._input(project, file, names[file.id]) for file in files]
+        try:
+            await live.sandbox.add_files(inputs)
+        except FileNotFoundError:
+            await self._find(project, missing)  # raises for the one that was deleted meanwhile
+            raise
         live.names |= {name: file_id for file_id, name in names.items()}
         live.row = replace(live.row, file_ids=(*live.row.file_ids, *(file.id for file in files)))
 
@@ -301,7 +323,6 @@ class Sessions:
             return live.row
         if live.row.thread_id is not None and self._by_thread.get(live.row.thread_id) is live:
             del self._by_thread[live.row.thread_id]
-            self._opening.pop(live.row.thread_id, None)
         live.row = replace(live.row, status=status, close_time=now())
         await live.sandbox.close()
         await self._database.write(lambda tx: session_rows.update(tx.connection, live.row))

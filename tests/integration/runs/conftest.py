@@ -108,7 +108,7 @@ async def build(database: Database, directory: Path, endpoint: ScriptedModel) ->
             OpenAIModel(OpenAISettings(base_url=endpoint.base_url, max_retries=0, timeout_seconds=10.0))
         )
         models = Models(openai=model)
-        prompts = Prompts(database, files, PromptLimits())
+        prompts = Prompts(database, files, sessions, PromptLimits())
         engine = await stack.enter_async_context(RunEngine(database, log, sessions, models, prompts, EngineSettings()))
         threads = Threads(database, ThreadLimits())
         yield House(
