@@ -34,7 +34,7 @@ class Supervisor:
         code = f"import sys; sys.path.append({str(_HERE)!r}); from zygote.supervisor import main; main(*{arguments!r})"
         try:
             process = subprocess.Popen(  # noqa: S603 - our own code under the configured interpreter
-                [str(settings.guest_python), "-I", "-S", "-B", "-c", code],
+                [str(settings.guest_python.absolute()), "-I", "-S", "-B", "-c", code],
                 env={},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -14,7 +14,10 @@ from .privileges import SESSION_USER
 #: Where our own packages lie inside, ``afarensis_guest`` and ``afarensis_zygote``.
 CODE_DIRECTORY = "/opt/afarensis"
 DATA_DIRECTORY = "/mnt/data"
+#: Where a virtual environment lies inside. It can be anywhere on the host, also where sessions have their own files.
+_ENVIRONMENT = Path(CODE_DIRECTORY, "python")
 
+_SESSION_PLACES = (DATA_DIRECTORY, "/proc", "/tmp", "/dev/shm")  # noqa: S108 - the session's own
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
@@ -60,13 +63,16 @@ class _Builder:
     def build(self, guest_code: str, owner: int) -> None:
         for name in _SYSTEM:
             self._add_system(Path(name))
-        for path in _python_directories(Path(sys.executable)):
+        executable = Path(sys.executable)
+        if _is_environment(executable.parent.parent):
+            self._bind(executable.parent.parent, _ENVIRONMENT)
+        for path in _python_directories(executable):
             self._bind(path, path)
         self._bind(Path(guest_code), Path(CODE_DIRECTORY, "afarensis_guest"))
         self._bind(Path(__file__).parent, Path(CODE_DIRECTORY, "afarensis_zygote"))
         self._add_etc()
         self._add_devices()
-        for name in (DATA_DIRECTORY, "/proc", "/tmp", "/dev/shm"):  # noqa: S108 - the session's own
+        for name in _SESSION_PLACES:
             self._inside(Path(name)).mkdir(parents=True, exist_ok=True)
         proc = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
         syscalls.mount("proc", str(self._inside(Path("/proc"))), "proc", proc)
@@ -112,18 +118,30 @@ class _Builder:
             (dev / name).symlink_to(target)
 
 
+def executable_inside() -> str:
+    """The path of this Python in the jail."""
+    executable = Path(sys.executable)
+    return str(_ENVIRONMENT / "bin" / executable.name if _is_environment(executable.parent.parent) else executable)
+
+
+def _is_environment(path: Path) -> bool:
+    return (path / "pyvenv.cfg").exists()
+
+
 def _python_directories(executable: Path) -> list[Path]:
     """The directories of this Python outside the system's own, parents before children.
 
-    Those are its prefixes, and where each link on the way from a virtual environment's ``python`` to the real one lies.
+    Those are its prefix, and where each link on the way from a virtual environment's ``python`` to the real one lies.
     """
-    found = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.base_prefix).resolve()}
+    found = {Path(sys.base_prefix), Path(sys.base_prefix).resolve()}
     link = executable
     while link.is_symlink():
         link = link.parent / link.readlink()
         found.add(Path(os.path.normpath(link.parent.parent)))
+    found = {path for path in found if not _is_environment(path)}
     for path in found:
-        if path != Path("/usr") and len(path.parts) <= 2:
+        private = any(path.is_relative_to(place) for place in _SESSION_PLACES)
+        if private or (path != Path("/usr") and len(path.parts) <= 2):
             raise RuntimeError(f"the guest's Python lies in {path}, which cannot be shown to sessions as a whole")
     chosen: list[Path] = []
     for path in sorted(found):

@@ -7,7 +7,6 @@ and runs no code of users. When it ends, so does every zygote, and with a zygote
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +111,7 @@ class Supervisor:
             null = os.open("/dev/null", os.O_RDWR)
             for source, target in ((null, 0), (null, 1), (errors, 2)):
                 os.dup2(source, target)
+            python = jail.executable_inside()
             jail.enter("jail", self._guest_code, self._first_user)
             syscalls.unshare(clone.NEW_USER)
             os.write(unshared, b"1")
@@ -125,7 +125,7 @@ class Supervisor:
             code = (
                 f"import sys; sys.path.append({jail.CODE_DIRECTORY!r}); from afarensis_zygote.main import main; main()"
             )
-            os.execve(sys.executable, [sys.executable, "-I", "-c", code], _environment())  # noqa: S606 - there is no shell
+            os.execve(python, [python, "-I", "-c", code], _environment(python))  # noqa: S606 - there is no shell
         except BaseException as error:
             os.write(2, f"{type(error).__name__}: {error}\n".encode())
         finally:
@@ -139,11 +139,11 @@ class Supervisor:
             return
 
 
-def _environment() -> dict[str, str]:
+def _environment(python: str) -> dict[str, str]:
     """The whole environment of user code: nothing of the server's."""
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return {
-        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{Path(python).parent}:/usr/local/bin:/usr/bin:/bin",
         "HOME": "/tmp",  # noqa: S108 - the session's own
         "USER": "sandbox",
         "LANG": "C.UTF-8",
