@@ -57,13 +57,12 @@ class _Batch:
             self.units.append(unit)
             yield unit
 
-    def fail(self, error: Exception) -> None:
-        """Fail all units, for nothing was committed: those that had failed saw what never came to be.
-
-        Those that wait behind fail, too: another process may hold the lock, and each attempt waits for it.
-        """
+    def take_all(self) -> None:
         while (unit := self._queue.take()) is not None:
             self.units.append(unit)
+
+    def fail(self, error: Exception) -> None:
+        """Fail all units, for nothing was committed: those that had failed saw what never came to be."""
         for unit in self.units:
             unit.error = error
 
@@ -108,7 +107,12 @@ class GroupCommitWriter:
 
     def _commit(self, batch: _Batch, connection: Connection) -> None:
         """Run the units of a batch, and commit those that did not fail."""
-        transaction = self._backend.begin_writing(connection)
+        try:
+            transaction = self._backend.begin_writing(connection)
+        except Exception:
+            # Another process holds the lock, most likely. Those behind are not to wait for it one batch after another.
+            batch.take_all()
+            raise
         shared = False
         for unit in batch:
             if shared:
