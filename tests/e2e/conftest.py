@@ -1,61 +1,44 @@
-from collections.abc import Iterator
-from pathlib import Path
+"""A real server process, a channel to it, and a model endpoint that answers by script."""
 
-import grpc
+from collections.abc import AsyncIterator, Callable
+
 import pytest
+import pytest_asyncio
 
-from afarensis import v1 as pb
-from tests.support.server import ServerProcess
+from tests.support.api import Api
+from tests.support.scripted_model import ScriptedModel, Turn
+from tests.support.scripts import Script, Scripts
+from tests.support.server_process import ServerProcess
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One server for all tests that do not change how it runs."""
-    with ServerProcess(tmp_path_factory.mktemp("server") / "data") as process:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def scripts() -> AsyncIterator[Scripts]:
+    """The model endpoint of the session's servers."""
+    scripts = Scripts()
+    async with ScriptedModel(scripts.next_turn) as endpoint:
+        scripts.base_url = endpoint.base_url
+        yield scripts
+
+
+@pytest.fixture
+def script(scripts: Scripts) -> Callable[..., Script]:
+    """Adds a model that answers by script: ``script(code("1/0"), text("It failed."))``."""
+
+    def add(*turns: Turn) -> Script:
+        return scripts.add(*turns)
+
+    return add
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def server(scripts: Scripts, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServerProcess]:
+    """The server that most tests share."""
+    settings = {"openai.base_url": scripts.base_url, "openai.max_retries": 0}
+    with ServerProcess(tmp_path_factory.mktemp("server"), settings) as process:
         yield process
 
 
-@pytest.fixture(scope="session")
-def channel(server: ServerProcess) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(server.address) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="session")
-def assistants(channel: grpc.Channel) -> pb.AssistantServiceStub:
-    return pb.AssistantServiceStub(channel)
-
-
-@pytest.fixture(scope="session")
-def threads(channel: grpc.Channel) -> pb.ThreadServiceStub:
-    return pb.ThreadServiceStub(channel)
-
-
-@pytest.fixture(scope="session")
-def files(channel: grpc.Channel) -> pb.FileServiceStub:
-    return pb.FileServiceStub(channel)
-
-
-@pytest.fixture(scope="session")
-def runs(channel: grpc.Channel) -> pb.RunServiceStub:
-    return pb.RunServiceStub(channel)
-
-
-@pytest.fixture(scope="session")
-def sessions(channel: grpc.Channel) -> pb.SessionServiceStub:
-    return pb.SessionServiceStub(channel)
-
-
-@pytest.fixture
-def data_dir(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def thread(threads: pb.ThreadServiceStub) -> pb.Thread:
-    return threads.CreateThread(pb.CreateThreadRequest()).thread
-
-
-@pytest.fixture
-def file(files: pb.FileServiceStub) -> pb.File:
-    return files.CreateFile(pb.CreateFileRequest(filename="data.csv", content=b"a,b\n1,2\n")).file
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def api(server: ServerProcess) -> AsyncIterator[Api]:
+    async with Api(server.address) as api:
+        yield api
