@@ -254,6 +254,9 @@ def _check_execution_timeout(violations: Violations, field: str, tool: CodeInter
 
 def _check_function(violations: Violations, field: str, tool: FunctionTool, seen: set[str]) -> None:
     _check_name(violations, f"{field}.name", tool.name)
+    if tool.name == CodeInterpreterTool().type:
+        text = f"Invalid '{violations.path(field)}.name': '{tool.name}' is the name of a tool of the server."
+        violations.add(f"{field}.name", Reason.INVALID_VALUE, text)
     key = f"function {tool.name}"
     if tool.name and key in seen:
         violations.duplicate(f"{field}.name", tool.name)

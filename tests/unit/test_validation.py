@@ -99,8 +99,10 @@ def test_tools_that_could_be_confused_are_refused() -> None:
     ]
 
 
-def test_function_may_be_named_like_the_code_interpreter_tool() -> None:
-    accepted(lambda v: check_tools(v, "tools", [CodeInterpreterTool(), FunctionTool("code_interpreter")], maximum=2))
+def test_function_named_like_a_tool_of_the_server_is_refused() -> None:
+    ((field, reason, text),) = found(lambda v: check_tools(v, "tools", [FunctionTool("code_interpreter")], maximum=2))
+    assert (field, reason) == ("tools[0].function.name", "INVALID_VALUE")
+    assert text == "Invalid 'tools[0].function.name': 'code_interpreter' is the name of a tool of the server."
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,8 @@ class Conversation:
         try:
             code = parse_code(call.arguments_json)
         except ValueError as error:
-            await turn.show_code(index, call.arguments_json)
+            if not call.shown:
+                await turn.show_code(index, call.arguments_json)
             failure = CodeError("InvalidArguments", str(error), "")
             result = ExecutionResult(ExecutionStatus.ERROR, wall_seconds=0.0, error=failure)
             await self._writer.add_call(CodeInterpreterCallDelta(index, call.id, result=result), stored=True)

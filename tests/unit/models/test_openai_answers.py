@@ -148,3 +148,10 @@ def test_usage_alone_at_the_end_says_that_the_answer_is_whole() -> None:
 def test_broken_answers_are_not_taken_for_whole_ones(chunks: list[object]) -> None:
     with pytest.raises(BrokenAnswer):
         read(*chunks)
+
+
+def test_surrogate_pair_split_over_chunks_is_joined_and_half_of_one_replaced() -> None:
+    answer = Answer()
+    pieces = ["a\ud83d", "\ude00b", "\ud83d", "c"]
+    events = [event for piece in pieces for event in answer.read({"choices": [{"delta": {"content": piece}}]})]
+    assert events == [TextDelta("a"), TextDelta("😀b"), TextDelta("\ufffdc")]

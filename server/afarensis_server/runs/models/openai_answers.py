@@ -8,7 +8,7 @@ instead of a string (Ollama); ids repeated, or empty, on later pieces; content a
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...domain.runs import Usage
 from ...ids import call_id
@@ -17,6 +17,22 @@ from .protocol import Finish, FinishReason, ModelEvent, ModelUsage, RefusalDelta
 
 class BrokenAnswer(Exception):
     """The answer cannot be what the model meant. The message goes on after "The model endpoint ..."."""
+
+
+class _Text:
+    """Joins surrogate pairs that an endpoint splits over chunks; half a pair becomes U+FFFD, for nothing can store it."""
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def read(self, piece: str) -> str:
+        """The next sound piece; empty when it was the first half of a pair."""
+        if piece.isascii() and not self._half:
+            return piece
+        piece = self._half + piece
+        self._half = piece[-1] if "\ud800" <= piece[-1:] <= "\udbff" else ""
+        whole = piece[: len(piece) - len(self._half)]
+        return whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 @dataclass(slots=True)
@@ -30,6 +46,7 @@ class _Call:
     name: str = ""
     #: Arguments that came before the name.
     waiting: str = ""
+    arguments: _Text = field(default_factory=_Text)
 
 
 class Answer:
@@ -37,6 +54,8 @@ class Answer:
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
+        self._content = _Text()
+        self._refusal = _Text()
         self._has_text = False
         self._finish: str | None = None
         self._usage: Usage | None = None
@@ -95,12 +114,13 @@ class Answer:
                 return FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
 
     def _read_delta(self, delta: Mapping[str, object]) -> Iterator[ModelEvent]:
-        if text := _text(delta.get("content")):
+        if text := self._content.read(_text(delta.get("content"))):
             self._has_text = True
             yield TextDelta(text)
-        if isinstance(refusal := delta.get("refusal"), str) and refusal:
+        refusal = delta.get("refusal")
+        if isinstance(refusal, str) and (text := self._refusal.read(refusal)):
             self._has_text = True
-            yield RefusalDelta(refusal)
+            yield RefusalDelta(text)
         pieces = delta.get("tool_calls")
         for piece in pieces if isinstance(pieces, list) else ():
             if isinstance(piece, dict):
@@ -111,10 +131,11 @@ class Answer:
         if not isinstance(function, dict):
             function = {}
         name = function.get("name")
-        name = name if isinstance(name, str) else ""
+        name = _Text().read(name) if isinstance(name, str) else ""
         call = self._call_of(piece, name)
         arguments = function.get("arguments")
         text = arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments)
+        text = call.arguments.read(text)
         if call.name:
             if text:
                 yield ToolCallDelta(call.index, arguments_json=text)
