@@ -1,7 +1,7 @@
 """The contract as tests call it: the stubs of every service on one channel, and what nearly every test begins with."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -126,7 +126,7 @@ class Api:
 
     # --- events -------------------------------------------------------------------------------------------------------
 
-    def follow(self, run_id: str, after: int = 0) -> AsyncIterator[v1.RunEvent]:
+    def follow(self, run_id: str, after: int = 0) -> AsyncGenerator[v1.RunEvent, None]:
         """The events of a run behind a cursor, until its end."""
         request = v1.StreamRunEventsRequest(run_id=run_id, after_sequence=after)
         return events_of(self.runs.StreamRunEvents(request))
@@ -137,10 +137,11 @@ class Api:
     async def until(self, run_id: str, reached: Callable[[v1.RunEvent], bool]) -> list[v1.RunEvent]:
         """The events of a run up to the first one of this kind."""
         seen = []
-        async for event in self.follow(run_id):
-            seen.append(event)
-            if reached(event):
-                return seen
+        async with aclosing(self.follow(run_id)) as events:
+            async for event in events:
+                seen.append(event)
+                if reached(event):
+                    return seen
         raise AssertionError(f"the run ended before: {[event_name(event) for event in seen]}")
 
     async def stored_events(self, run_id: str) -> list[v1.RunEvent]:
@@ -166,11 +167,14 @@ class Api:
         return [item.event async for item in self.sessions.Execute(request) if item.HasField("event")]
 
 
-async def events_of(items: Any) -> AsyncIterator[v1.RunEvent]:
-    """The events among the items of a stream."""
-    async for item in items:
-        if item.HasField("event"):
-            yield item.event
+async def events_of(call: Any) -> AsyncGenerator[v1.RunEvent, None]:
+    """The events among the items of a stream; closing it drops the stream."""
+    try:
+        async for item in call:
+            if item.HasField("event"):
+                yield item.event
+    finally:
+        call.cancel()
 
 
 def seconds(value: float) -> Duration:
