@@ -57,3 +57,15 @@ class Session:
     file_ids: tuple[str, ...] = ()
     name: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    """What lies at a path below /mnt/data of a thread, relative to it.
+
+    ``file_id`` is None where code deleted an input. ``input_id`` names the input that was given under this path.
+    """
+
+    path: str
+    file_id: str | None
+    input_id: str | None = None

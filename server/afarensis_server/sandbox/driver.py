@@ -44,8 +44,10 @@ DATA_DIRECTORY = "/mnt/data"
 class InputFile:
     """A host file that a session sees as its own under ``/mnt/data/<name>``, and as ``/mnt/data/<file_id>``."""
 
+    #: Empty: it is not seen by its id.
     file_id: str
-    #: A file name without directories, unique in the session.
+    #: Relative to /mnt/data, unique in the session. Directories come into being as needed, when a session is opened; a
+    #: file that is added to an open session has none.
     name: str
     #: The host's read-only copy. The session never changes it.
     path: Path
@@ -108,7 +110,7 @@ class Result:
     peak_memory_bytes: int = 0
     #: Bytes of output that were counted but not passed on.
     dropped_bytes: int = 0
-    #: Set unless the status is OK. For TIMEOUT, OUT_OF_MEMORY and SESSION_LOST it says in ``value`` what happened, which
+    #: Set unless the status is OK. For TIMEOUT, OUT_OF_MEMORY and SESSION_LOST its ``value`` says what happened, which
     #: limit was met and what is left of the session, in words that a model can act on.
     error: CodeError | None = None
     #: The interpreter ended: its variables are gone, its files are not. The next execution gets a fresh one.

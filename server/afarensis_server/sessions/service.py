@@ -13,15 +13,14 @@ import structlog
 
 from .. import ids
 from ..clock import now
-from ..domain.executions import ExecutionEvent, Started
+from ..domain.executions import ExecutionEvent, ExecutionResult, FileItem, Started
 from ..domain.files import File
-from ..domain.sessions import Session, SessionStatus
+from ..domain.sessions import KeptFile, Session, SessionStatus
 from ..errors import SandboxCapacity, SandboxDown, SessionBusy, SessionNotActive, SessionNotFound, ThreadNotFound
 from ..files.service import Files
 from ..sandbox.driver import (
     DATA_DIRECTORY,
     InputFile,
-    Result,
     SandboxDriver,
     SandboxFull,
     SandboxSession,
@@ -30,10 +29,12 @@ from ..sandbox.driver import (
     SessionSpec,
 )
 from ..store import sessions as session_rows
+from ..store import thread_files
 from ..store import threads as thread_rows
 from ..store.database import Database
 from ..store.pages import Page, PageRequest
 from ..store.writer import Transaction
+from .checkpoint import after, lay_out
 from .names import assign_names
 from .outputs import DisplayLimits, OutputKeeper
 
@@ -232,11 +233,16 @@ class Sessions:
             yield Started(execution_id or ids.execution_id(), live.state_lost)
             live.state_lost = False
             try:
+                changes: list[FileItem] = []
                 async with aclosing(live.sandbox.execute(code, timeout_seconds=seconds)) as events:
                     async for event in events:
-                        if isinstance(event, Result):
-                            live.state_lost = event.state_lost
-                        yield await live.outputs.keep(event)
+                        kept = await live.outputs.keep(event)
+                        if isinstance(kept, FileItem):
+                            changes.append(kept)
+                        elif isinstance(kept, ExecutionResult):
+                            live.state_lost = kept.state_lost
+                            await self._note(live, after(changes, live.names))
+                        yield kept
             finally:
                 self._touch(live)
 
@@ -246,12 +252,17 @@ class Sessions:
         self, project: str, thread_id: str | None, file_ids: Sequence[str], wanted: SessionWishes = SessionWishes()
     ) -> LiveSession:
         files = await self._find(project, file_ids)
-        names = assign_names(files, {})
+        layout = await self._database.read(lambda connection: lay_out(connection, project, thread_id, files))
         session_id = ids.session_id()
         spec = SessionSpec(
             session_id=session_id,
             limits=wanted.limits or self.settings.limits,
-            files=tuple([await self._input(project, file, names[file.id]) for file in files]),
+            files=tuple(
+                [
+                    await self._input(project, file, path, layout.inputs.get(path, ""))
+                    for path, file in layout.placed.items()
+                ]
+            ),
         )
         try:
             sandbox = await self._driver.open(spec)
@@ -280,9 +291,14 @@ class Sessions:
         )
         row = replace(row, expire_time=_expiry(row, moment))
         live = LiveSession(row, sandbox, OutputKeeper(project, sandbox, self._files, self.settings.displays))
-        live.names = {name: file_id for file_id, name in names.items()}
+        live.names = layout.inputs
+        live.outputs.by_path |= {
+            f"{DATA_DIRECTORY}/{path}": file
+            for path, file in layout.placed.items()
+            if file.id != layout.inputs.get(path)
+        }
         try:
-            live.state_lost = await self._database.write(lambda tx: _insert(tx, row))
+            live.state_lost = await self._database.write(lambda tx: _insert(tx, row, layout.kept))
         except BaseException:
             await sandbox.close()
             raise
@@ -302,20 +318,27 @@ class Sessions:
         project = live.row.project
         files = await self._find(project, missing)
         names = assign_names(files, taken)
-        inputs = [await self._input(project, file, names[file.id]) for file in files]
+        inputs = [await self._input(project, file, names[file.id], file.id) for file in files]
         try:
             await live.sandbox.add_files(inputs)
         except FileNotFoundError:
             await self._find(project, missing)  # raises for the one that was deleted meanwhile
             raise
         live.names |= {name: file_id for file_id, name in names.items()}
+        await self._note(live, [KeptFile(name, file_id, file_id) for file_id, name in names.items()])
         live.row = replace(live.row, file_ids=(*live.row.file_ids, *(file.id for file in files)))
 
     async def _find(self, project: str, file_ids: Sequence[str]) -> Sequence[File]:
         return [await self._files.get(project, file_id) for file_id in dict.fromkeys(file_ids)]
 
-    async def _input(self, project: str, file: File, name: str) -> InputFile:
-        return InputFile(file.id, name, await self._files.path(project, file.id), file.size_bytes)
+    async def _input(self, project: str, file: File, path: str, input_id: str) -> InputFile:
+        return InputFile(input_id, path, await self._files.path(project, file.id), file.size_bytes)
+
+    async def _note(self, live: LiveSession, kept: Sequence[KeptFile]) -> None:
+        """Note what lies where in a thread's session, for the next one."""
+        thread_id = live.row.thread_id
+        if thread_id is not None and kept:
+            await self._database.write(lambda tx: thread_files.save(tx.connection, live.row.project, thread_id, kept))
 
     async def _end(self, live: LiveSession, status: SessionStatus) -> Session:
         # Out of the tables first, so that nobody takes it up while it ends.
@@ -360,8 +383,11 @@ def _expiry(row: Session, used: datetime) -> datetime:
     return min(idle, row.create_time + timedelta(seconds=row.life_seconds))
 
 
-def _insert(tx: Transaction, row: Session) -> bool:
+def _insert(tx: Transaction, row: Session, kept: Sequence[KeptFile]) -> bool:
     """Store the session; tells whether its thread had one before, whose variables are gone."""
-    had_one = row.thread_id is not None and session_rows.exists_for_thread(tx.connection, row.project, row.thread_id)
+    had_one = False
+    if row.thread_id is not None:
+        had_one = session_rows.exists_for_thread(tx.connection, row.project, row.thread_id)
+        thread_files.save(tx.connection, row.project, row.thread_id, kept)
     session_rows.insert(tx.connection, row)
     return had_one

@@ -269,6 +269,17 @@ sessions = Table(
     ),
 )
 
+# What lies below /mnt/data of a thread between its sessions.
+thread_files = Table(
+    "thread_files",
+    metadata,
+    Column("thread_id", Text, ForeignKey("threads.id", ondelete="CASCADE"), primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("file_id", Text),
+    Column("input_id", Text),
+)
+
 # What a request_id created, so that repeating the call creates nothing twice.
 requests = Table(
     "requests",

@@ -20,7 +20,7 @@ class BrokenAnswer(Exception):
 
 
 class _Text:
-    """Joins surrogate pairs that an endpoint splits over chunks; half a pair becomes U+FFFD, for nothing can store it."""
+    """Joins surrogate pairs that an endpoint splits over chunks; half a pair becomes U+FFFD: nothing can store it."""
 
     def __init__(self) -> None:
         self._half = ""

@@ -18,6 +18,7 @@ class InputDirectory:
         # Overwriting its own view takes the write permission on the original, which is why others must not reach the
         # directory of the originals. Where every session is the server's own user, the owner's is enough.
         self._mode = 0o666 if shared else 0o600
+        self._directory_mode = 0o777 if shared else 0o700
         self.files: dict[str, InputFile] = {}
 
     def create(self) -> None:
@@ -31,7 +32,7 @@ class InputDirectory:
             self._replace(file.name, partial(self._link, file.path))
             self.files[file.name] = file
             names.append(file.name)
-            if file.file_id not in self.files:
+            if file.file_id and file.file_id not in self.files:
                 self._replace(file.file_id, partial(_point, file.name))
                 names.append(file.file_id)
         return names
@@ -42,6 +43,11 @@ class InputDirectory:
 
     def _replace(self, name: str, make: Callable[[Path], None]) -> None:
         new = self.path / f"{name}.new"
+        for parent in [*new.relative_to(self.path).parents][-2::-1]:
+            directory = self.path / parent
+            directory.mkdir(exist_ok=True)
+            # What the session makes in it lies in its overlay, not here.
+            directory.chmod(self._directory_mode)
         new.unlink(missing_ok=True)
         make(new)
         new.replace(self.path / name)

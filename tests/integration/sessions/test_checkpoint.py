@@ -1,0 +1,154 @@
+"""Files of a thread beyond its sessions, in real sandboxes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from afarensis_server.domain.executions import ExecutionResult, FileItem, OutputItem, Started
+from afarensis_server.domain.files import File, FilePurpose
+from afarensis_server.files.blobs import DirectoryBlobs
+from afarensis_server.files.service import FileLimits, Files, UploadHead
+from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings
+from afarensis_server.sessions.service import LiveSession, Sessions, SessionSettings
+from afarensis_server.store.database import Database
+from afarensis_server.threads.fields import ThreadLimits
+from afarensis_server.threads.service import Threads
+from tests.support.sandbox import LIMITS, guest_python
+
+PROJECT = "default"
+
+
+class House:
+    """Sessions on a real sandbox, with the files and threads they belong to."""
+
+    def __init__(self, files: Files, threads: Threads, sessions: Sessions) -> None:
+        self.files = files
+        self.threads = threads
+        self.sessions = sessions
+
+    async def upload(self, filename: str, content: bytes) -> File:
+        return await self.files.create(PROJECT, UploadHead(filename, FilePurpose.ASSISTANTS), content)
+
+    async def thread(self) -> str:
+        return (await self.threads.create(PROJECT, {})).id
+
+    async def run(self, live: LiveSession, code: str) -> tuple[str, list[FileItem], bool]:
+        """What code printed, the files it changed, and whether variables were lost before."""
+        printed, changes, state_lost = "", list[FileItem](), False
+        async for event in self.sessions.execute(live, code):
+            match event:
+                case Started():
+                    state_lost = event.state_lost
+                case OutputItem():
+                    printed += event.text
+                case FileItem():
+                    changes.append(event)
+                case ExecutionResult():
+                    assert event.error is None
+        return printed, changes, state_lost
+
+    async def next_session(self, live: LiveSession, *inputs: File) -> LiveSession:
+        """End a thread's session, and open its next."""
+        assert live.row.thread_id is not None
+        await self.sessions.close(PROJECT, live.id)
+        opened = await self.sessions.for_thread(PROJECT, live.row.thread_id, [file.id for file in inputs])
+        assert opened.id != live.id
+        return opened
+
+
+@asynccontextmanager
+async def build(database: Database, directory: Path) -> AsyncIterator[House]:
+    settings = LocalSandboxSettings(guest_python=guest_python(), work_directory=directory / "sandbox", pool_size=1)
+    async with (
+        Files(database, DirectoryBlobs(directory / "blobs"), FileLimits()) as files,
+        LocalSandbox(settings) as driver,
+        Sessions(database, files, driver, SessionSettings(limits=LIMITS)) as sessions,
+    ):
+        yield House(files, Threads(database, ThreadLimits()), sessions)
+
+
+LIST = "import os; print(sorted(os.path.join(d, f)[10:] for d, _, fs in os.walk('/mnt/data') for f in fs))"
+
+
+async def test_what_code_wrote_is_there_in_the_next_session(database: Database, tmp_path: Path) -> None:
+    async with build(database, tmp_path) as house:
+        first = await house.sessions.for_thread(PROJECT, await house.thread(), [])
+        await house.run(first, "import os; os.makedirs('plots/new'); open('plots/new/a.txt', 'w').write('one'); x = 1")
+        second = await house.next_session(first)
+        printed, changes, lost = await house.run(
+            second, "print(open('plots/new/a.txt').read())\nprint('x' in globals())"
+        )
+        assert (printed, changes, lost) == ("one\nFalse\n", [], True)
+        _, changes, _ = await house.run(
+            second, "open('plots/new/b.txt', 'w').write('two')\nopen('plots/c', 'w').close()"
+        )
+        assert [change.path for change in changes] == ["/mnt/data/plots/c", "/mnt/data/plots/new/b.txt"]
+
+
+async def test_an_input_stays_as_code_left_it(database: Database, tmp_path: Path) -> None:
+    async with build(database, tmp_path) as house:
+        changed, deleted, kept = [await house.upload(name, b"old") for name in ("changed", "deleted", "kept")]
+        inputs = (changed, deleted, kept)
+        first = await house.sessions.for_thread(PROJECT, await house.thread(), [file.id for file in inputs])
+        await house.run(first, "import os; open('changed', 'w').write('new'); os.remove('deleted')")
+        second = await house.next_session(first, *inputs)
+        printed, _, _ = await house.run(second, f"print(open('changed').read(), open('{changed.id}').read())\n{LIST}")
+        names = sorted(["changed", "kept", changed.id, kept.id])
+        assert printed == f"new new\n{names}\n"
+        assert b"".join([chunk async for chunk in (await house.files.open(PROJECT, changed.id))[1]]) == b"old"
+
+
+async def test_names_given_to_inputs_stay_theirs(database: Database, tmp_path: Path) -> None:
+    async with build(database, tmp_path) as house:
+        one, two = [await house.upload("data.csv", content) for content in (b"one", b"two")]
+        first = await house.sessions.for_thread(PROJECT, await house.thread(), [one.id, two.id])
+        second = await house.next_session(first, two, one)
+        printed, _, _ = await house.run(second, "print(open('data.csv').read(), open('data (2).csv').read())")
+        assert printed == "one two\n"
+
+
+async def test_an_unchanged_output_keeps_its_file_id_over_sessions(database: Database, tmp_path: Path) -> None:
+    async with build(database, tmp_path) as house:
+        write = "open('out.csv', 'w').write('a,b')"
+        first = await house.sessions.for_thread(PROJECT, await house.thread(), [])
+        _, (made,), _ = await house.run(first, write)
+        second = await house.next_session(first)
+        _, (again,), _ = await house.run(second, write)
+        assert made.file is not None
+        assert again.file == made.file
+
+
+async def test_a_file_that_was_deleted_from_the_store_is_not_laid_out(database: Database, tmp_path: Path) -> None:
+    async with build(database, tmp_path) as house:
+        first = await house.sessions.for_thread(PROJECT, await house.thread(), [])
+        _, changes, _ = await house.run(first, "open('a', 'w').write('1'); open('b', 'w').write('2')")
+        assert changes[0].file is not None
+        await house.files.delete(PROJECT, changes[0].file.id)
+        second = await house.next_session(first)
+        assert (await house.run(second, LIST))[0] == "['b']\n"
+
+
+async def test_an_output_that_code_deleted_stays_deleted(database: Database, tmp_path: Path) -> None:
+    async with build(database, tmp_path) as house:
+        first = await house.sessions.for_thread(PROJECT, await house.thread(), [])
+        await house.run(first, "open('a', 'w').write('1')")
+        await house.run(first, "import os; os.remove('a')")
+        second = await house.next_session(first)
+        assert (await house.run(second, LIST))[0] == "[]\n"
+
+
+async def test_an_input_that_was_taken_from_the_thread_is_gone(database: Database, tmp_path: Path) -> None:
+    async with build(database, tmp_path) as house:
+        data = await house.upload("data.csv", b"1")
+        first = await house.sessions.for_thread(PROJECT, await house.thread(), [data.id])
+        second = await house.next_session(first)
+        assert (await house.run(second, LIST))[0] == "[]\n"
+
+
+async def test_sessions_that_stand_alone_start_empty(database: Database, tmp_path: Path) -> None:
+    async with build(database, tmp_path) as house:
+        for _ in range(2):
+            row = await house.sessions.create(PROJECT, None)
+            live = await house.sessions.live(PROJECT, row.id)
+            assert (await house.run(live, LIST))[0] == "[]\n"
+            await house.run(live, "open('a', 'w').write('1')")
