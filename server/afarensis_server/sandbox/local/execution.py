@@ -164,7 +164,9 @@ class Execution:
             self._kill()
 
     def _take(self, header: dict[str, Any], body: bytes) -> Iterator[ExecutionEvent]:
-        if header.get("id") != self._number or self.result is not None:
+        number = header.get("id")
+        # True is 1 to Python, but not to us.
+        if type(number) is not int or number != self._number or self.result is not None:
             raise FrameError("a frame that belongs to no request")
         if header["type"] == "display":
             display = parse_display(header, body)

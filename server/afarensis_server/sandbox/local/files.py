@@ -47,12 +47,14 @@ def take_snapshot(upper: int) -> Snapshot:
         directory = pending.pop()
         for name, status in _entries(upper, directory):
             path = f"{directory}/{name}" if directory else name
+            if len(path.encode()) > MAX_PATH:
+                continue
             if stat.S_ISREG(status.st_mode):
                 files[path] = (status.st_ino, status.st_size, status.st_ctime_ns)
                 continue
             if not directory:
                 hidden.add(name)
-            if stat.S_ISDIR(status.st_mode) and len(path.encode()) < MAX_PATH:
+            if stat.S_ISDIR(status.st_mode):
                 pending.append(path)
     return Snapshot(files, frozenset(hidden))
 

@@ -19,7 +19,7 @@ from . import syscalls
 VOLUMES = Path("volumes")
 LOWER = Path("lower")
 #: Inodes of a volume's own: its root, the upper and the work directory, and what overlayfs keeps in it.
-_OWN_INODES = 8
+_OWN_INODES = 5
 _FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV
 
 
@@ -59,21 +59,21 @@ class Volumes:
     def add(self, name: str, file: str) -> None:
         """Make a file visible that the host has linked into the lower directory since the volume was mounted.
 
-        Overlayfs promises nothing here, so the result is checked: a name that was looked up before is remembered as
-        absent, and one that the session deleted or changed is hidden by what it left. Both are taken out of the way,
-        and if the file is still not seen, it is copied.
+        Overlayfs promises nothing here, so the result is checked. It remembers names that were absent, and a name that
+        the session changed or deleted is hidden by what it left. Making and deleting the name drops what is remembered,
+        and taking away the mark of the deletion uncovers the file. If it is still not seen, it is copied.
         """
         view, upper = VOLUMES / name / "view" / file, VOLUMES / name / "base" / "upper" / file
         wanted = (LOWER / name / file).lstat()
         if _same(view, wanted):
             return
         _remove(view)
+        view.touch()
+        view.unlink()
         with suppress(FileNotFoundError):
             if stat.S_ISCHR(upper.lstat().st_mode):
                 upper.unlink()
         if not _same(view, wanted):
-            # Making and deleting a name drops what is remembered of it.
-            _remove(view)
             shutil.copyfile(LOWER / name / file, view, follow_symlinks=False)
             view.chmod(0o666)
 

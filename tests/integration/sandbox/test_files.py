@@ -1,0 +1,116 @@
+"""What every driver does with files."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from afarensis_server.sandbox.driver import FileChangeKind, InputFile, SandboxDriver, SandboxSession
+from tests.support.sandbox import MIB, opened, read, run
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+Make = Callable[..., InputFile]
+
+
+async def test_inputs_are_there_by_name_and_by_id(driver: SandboxDriver, input_file: Make) -> None:
+    async with opened(driver, input_file("in.csv")) as session:
+        cell = await run(
+            session, "import os\nopen('/mnt/data/in.csv').read(), open('/mnt/data/file-1').read(), os.getcwd()"
+        )
+    assert cell.value == "('a,b\\n1,2\\n', 'a,b\\n1,2\\n', '/mnt/data')"
+    assert cell.changes == {}
+
+
+async def test_inputs_can_be_overwritten_for_the_session_alone(driver: SandboxDriver, input_file: Make) -> None:
+    file = input_file("in.csv")
+    async with opened(driver, file) as session, opened(driver, file) as neighbour:
+        cell = await run(session, "with open('in.csv', 'a') as f: f.write('3,4\\n')")
+        assert cell.changes == {"in.csv": "modified"}
+        assert await read(session, "in.csv") == b"a,b\n1,2\n3,4\n"
+        assert await read(neighbour, "in.csv") == b"a,b\n1,2\n"
+    assert file.path.read_bytes() == b"a,b\n1,2\n"
+
+
+async def test_deleted_and_renamed_inputs_are_told(driver: SandboxDriver, input_file: Make) -> None:
+    async with opened(driver, input_file("one.txt"), input_file("two.txt", file_id="file-2")) as session:
+        cell = await run(session, "import os\nos.remove('one.txt'); os.rename('two.txt', 'three.txt')")
+        assert cell.changes == {"one.txt": "deleted", "three.txt": "created", "two.txt": "deleted"}
+        assert (await run(session, "1")).changes == {}
+        with pytest.raises(OSError):  # noqa: PT011 - the protocol's word
+            await read(session, "one.txt")
+
+
+async def test_every_change_is_told_once(session: SandboxSession) -> None:
+    assert (await run(session, "open('a.txt', 'w').write('1')")).changes == {"a.txt": "created"}
+    assert (await run(session, "open('a.txt').read()")).changes == {}
+    assert (await run(session, "open('a.txt', 'w').write('2')")).changes == {"a.txt": "modified"}
+    code = "import os\nos.makedirs('d/e'); os.rename('a.txt', 'd/e/b.txt')"
+    assert (await run(session, code)).changes == {"a.txt": "deleted", "d/e/b.txt": "created"}
+
+
+async def test_a_change_that_restores_the_time_is_told(session: SandboxSession) -> None:
+    await run(session, "import os\nopen('a.txt', 'w').write('1'); s = os.stat('a.txt')")
+    cell = await run(session, "open('a.txt', 'w').write('2'); os.utime('a.txt', ns=(s.st_atime_ns, s.st_mtime_ns))")
+    assert cell.changes == {"a.txt": "modified"}
+
+
+async def test_all_changed_files_are_listed(driver: SandboxDriver, input_file: Make) -> None:
+    async with opened(driver, input_file("same.txt"), input_file("changed.txt", file_id="file-2")) as session:
+        await run(session, "open('changed.txt', 'a').write('x'); open('new.txt', 'w').write('abc')")
+        files = {file.path: (file.kind, file.size_bytes) for file in await session.list_files()}
+    assert files == {"changed.txt": (FileChangeKind.MODIFIED, 9), "new.txt": (FileChangeKind.CREATED, 3)}
+
+
+async def test_a_file_that_is_added_later_appears(driver: SandboxDriver, input_file: Make) -> None:
+    async with opened(driver) as session:
+        # Looked up, listed and held open before: nothing of it may be remembered.
+        await run(
+            session, "import os\nassert not os.path.exists('late.csv')\nos.listdir(); held = os.open('.', os.O_RDONLY)"
+        )
+        await session.add_files([input_file("late.csv")])
+        cell = await run(session, "open('late.csv').read(), open('file-1').read(), sorted(os.listdir())")
+        assert cell.value == "('a,b\\n1,2\\n', 'a,b\\n1,2\\n', ['file-1', 'late.csv'])"
+        assert cell.changes == {}
+
+
+@pytest.mark.parametrize(
+    "before", ["open('in.csv', 'w').write('mine')", "import os; os.remove('in.csv')", "open('in.csv').read()"]
+)
+async def test_a_file_that_is_added_again_is_replaced(driver: SandboxDriver, input_file: Make, before: str) -> None:
+    async with opened(driver, input_file("in.csv")) as session:
+        await run(session, before)
+        await session.add_files([input_file("in.csv", b"new content", "file-2")])
+        assert (await run(session, "open('in.csv').read()")).value == "'new content'"
+        assert await read(session, "in.csv") == b"new content"
+
+
+async def test_a_large_input_takes_no_memory(driver: SandboxDriver, input_file: Make) -> None:
+    file = input_file("big.bin", b"")
+    os.truncate(file.path, 512 * MIB)
+    async with opened(driver, file) as session:
+        cell = await run(session, "import os\nos.path.getsize('big.bin')")
+    assert cell.value == str(512 * MIB)
+    assert cell.result.peak_memory_bytes < 200 * MIB
+
+
+async def test_a_file_is_read_in_chunks(session: SandboxSession) -> None:
+    await run(session, "open('big.bin', 'wb').write(bytes(range(256)) * 4096)")
+    chunks = [chunk async for chunk in session.read_file("big.bin")]
+    assert b"".join(chunks) == bytes(range(256)) * 4096
+    assert len(chunks) > 1
+
+
+@pytest.mark.parametrize("path", ["missing", "", ".", "..", "../etc/passwd", "/etc/passwd", "a/../b", "a\n", "d"])
+async def test_a_path_that_is_no_file_is_an_os_error(session: SandboxSession, path: str) -> None:
+    await run(session, "import os\nos.mkdir('d')")
+    with pytest.raises(OSError):  # noqa: PT011 - the protocol's word
+        await read(session, path)
+
+
+async def test_files_stay_when_the_interpreter_goes(driver: SandboxDriver, input_file: Make) -> None:
+    async with opened(driver, input_file("in.csv")) as session:
+        await run(session, "open('out.txt', 'w').write('o'); open('in.csv', 'a').write('x')")
+        await run(session, "import os; os._exit(1)")
+        cell = await run(session, "open('out.txt').read(), open('in.csv').read()")
+        assert cell.value == "('o', 'a,b\\n1,2\\nx')"
+        assert cell.changes == {}

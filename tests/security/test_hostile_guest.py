@@ -1,0 +1,124 @@
+"""A guest that lies, and files made to trip up whoever collects them."""
+
+import pytest
+
+from afarensis_server.sandbox.driver import ExecutionStatus, SandboxSession
+from afarensis_server.sandbox.local import LocalSandbox
+from tests.support.sandbox import opened, read, run
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+#: Finds the control socket, as hostile code would.
+SOCKET = """
+import os, socket, stat, json, struct
+def is_socket(fd):
+    try: return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError: return False
+fd = next(fd for fd in range(3, 256) if is_socket(fd))
+control = socket.socket(fileno=os.dup(fd))
+def frame(header, body=b""):
+    data = json.dumps(header).encode()
+    return struct.pack(">II", len(data), len(body)) + data + body
+"""
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "control.sendall(b'garbage' * 1000)",
+        "control.sendall(struct.pack('>II', 0xFFFFFFFF, 0xFFFFFFFF))",
+        "control.sendall(struct.pack('>II', 10, 0x7FFFFFFF))",
+        "control.sendall(struct.pack('>II', 2, 0) + b'[]')",
+        "control.sendall(struct.pack('>II', 200000, 0) + b'[' * 200000)",
+        "control.sendall(frame({'type': 'result', 'id': 999, 'status': 'ok', 'error': None}))",
+        "control.sendall(frame({'type': 'result', 'id': True, 'status': 'ok', 'error': None}))",
+        "control.sendall(frame({'type': 'unheard-of', 'id': 1}))",
+        "control.sendall(frame({'type': 'result', 'id': 1, 'status': 'great', 'error': None}))",
+        "control.sendall(frame({'type': 'result', 'id': 1, 'status': 'error', 'error': {'name': 5}}))",
+        "control.sendall(frame({'type': 'display', 'id': 1, 'representations': 'many'}))",
+        "control.sendall(frame({'type': 'display', 'id': 1, 'representations': [{'media_type': 'a', 'length': -5}]}))",
+        "control.sendall(frame({'type': 'display', 'id': 1, 'representations': [{'media_type': 'a', 'length': 1e9}]}))",
+        "control.sendall(frame({'type': 'display', 'id': 1, 'representations': []}, b'body'))",
+        "control.shutdown(socket.SHUT_RDWR)",
+    ],
+)
+async def test_a_guest_that_breaks_the_protocol_ends_only_itself(driver: LocalSandbox, attack: str) -> None:
+    async with opened(driver) as neighbour, opened(driver) as session:
+        await run(neighbour, "x = 1")
+        # The first request has the number 1.
+        cell = await run(session, f"{SOCKET}\n{attack}\nimport time; time.sleep(20)", timeout_seconds=10)
+        assert (cell.status, cell.result.state_lost) == (ExecutionStatus.SESSION_LOST, True)
+        assert cell.result.wall_seconds < 5
+        assert (await run(session, "1 + 1")).value == "2"
+        assert (await run(neighbour, "x")).value == "1"
+
+
+async def test_a_forged_result_ends_its_own_request_alone(session: SandboxSession) -> None:
+    forged = "control.sendall(frame({'type': 'result', 'id': 1, 'status': 'ok', 'error': None}))"
+    cell = await run(session, f"{SOCKET}\n{forged}\nimport time; time.sleep(1)")
+    assert cell.status is ExecutionStatus.OK
+    # The true result comes while nothing or something else is asked for, which no interpreter does.
+    assert (await run(session, "1 + 1")).status in {ExecutionStatus.SESSION_LOST, ExecutionStatus.OK}
+    assert (await run(session, "2 + 2")).value == "4"
+
+
+async def test_only_regular_files_with_honest_names_come_out(session: SandboxSession) -> None:
+    code = r"""
+import os
+os.symlink("/etc/passwd", "link"); os.symlink("/proc/self/environ", "environ"); os.symlink("/", "root")
+os.mkfifo("fifo")
+import socket; s = socket.socket(socket.AF_UNIX); s.bind("socket")
+open("good.txt", "w").write("x"); os.link("good.txt", "hard.txt")
+for name in (b"bad\xff", b"new\nline", b"tab\t", "line\u2028separator".encode()): open(name, "w").close()
+os.makedirs("a" * 200 + "/" + "b" * 200 + "/" + "c" * 200 + "/" + "d" * 200 + "/" + "e" * 200)
+open("/mnt/data/" + "/".join(letter * 200 for letter in "abcde") + "/" + "f" * 200, "w").close()
+"""
+    cell = await run(session, code)
+    assert cell.changes == {"good.txt": "created", "hard.txt": "created"}, cell.result.error
+    assert {file.path for file in await session.list_files()} == {"good.txt", "hard.txt"}
+
+
+@pytest.mark.parametrize("path", ["link", "root/etc/passwd", "fifo", "socket", "up/passwd", "dev"])
+async def test_nothing_but_a_regular_file_is_read(session: SandboxSession, path: str) -> None:
+    code = """
+import os, socket
+os.symlink("/etc/passwd", "link"); os.symlink("/", "root"); os.mkfifo("fifo"); os.symlink("../../etc", "up")
+s = socket.socket(socket.AF_UNIX); s.bind("socket"); os.symlink("/dev/zero", "dev")
+"""
+    await run(session, code)
+    with pytest.raises(OSError):  # noqa: PT011 - the protocol's word
+        await read(session, path)
+
+
+async def test_a_file_swapped_while_it_is_read_stays_what_it_was(session: SandboxSession) -> None:
+    await run(session, "import os\nopen('a.bin', 'wb').write(b'a' * 2**20)")
+    content = b""
+    async for chunk in session.read_file("a.bin"):
+        if not content:
+            await run(session, "os.remove('a.bin'); os.symlink('/etc/passwd', 'a.bin')")
+        content += chunk
+    assert content == b"a" * 2**20
+
+
+async def test_a_file_that_grows_while_it_is_read_ends(session: SandboxSession) -> None:
+    await run(session, "open('a.bin', 'wb').write(b'a' * 2**19)")
+    size = 0
+    async for chunk in session.read_file("a.bin"):
+        size += len(chunk)
+        await run(session, "open('a.bin', 'ab').write(b'a' * 2**20)")
+    assert size == 2**19
+
+
+async def test_unreadable_files_do_not_stop_the_others(session: SandboxSession) -> None:
+    code = """
+import os
+os.mkdir("closed", 0); open("closed.txt", "w").close(); os.chmod("closed.txt", 0); open("open.txt", "w").close()
+"""
+    cell = await run(session, code)
+    assert cell.changes["open.txt"] == "created"
+
+
+async def test_devices_cannot_be_made(session: SandboxSession) -> None:
+    code = "import os, stat\nos.mknod('device', {kind}, os.makedev({number}, 0))"
+    for kind, number in (("stat.S_IFBLK", 8), ("stat.S_IFCHR", 1), ("stat.S_IFCHR", 0)):
+        assert (await run(session, code.format(kind=kind, number=number))).error == "PermissionError"

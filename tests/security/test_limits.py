@@ -1,0 +1,161 @@
+"""Attacks on what a session may use: each is stopped at its limit, says so, and harms no neighbour."""
+
+import asyncio
+
+import pytest
+
+from afarensis_server.sandbox.driver import Display, ExecutionStatus, SandboxSession
+from afarensis_server.sandbox.local import LocalSandbox
+from tests.support.sandbox import LIMITS, MIB, opened, run
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_a_huge_allocation_is_a_memory_error_that_keeps_the_state(session: SandboxSession) -> None:
+    await run(session, "x = 1")
+    cell = await run(session, "data = bytearray(4 * 2**30)")
+    assert (cell.status, cell.error, cell.result.state_lost) == (ExecutionStatus.OUT_OF_MEMORY, "MemoryError", False)
+    assert cell.exceeded == {"memory_bytes"}
+    assert (await run(session, "x")).value == "1"
+
+
+async def test_memory_that_grows_is_stopped(session: SandboxSession) -> None:
+    cell = await run(session, "data = []\nwhile True: data.append(bytearray(b'x') * 2**20)", timeout_seconds=60)
+    assert cell.status is ExecutionStatus.OUT_OF_MEMORY
+    assert cell.exceeded == {"memory_bytes"}
+    assert (await run(session, "1 + 1")).value == "2"
+
+
+async def test_a_fork_bomb_runs_into_the_limit_of_processes(session: SandboxSession) -> None:
+    code = """
+import os, time
+count = 0
+try:
+    while True:
+        if os.fork() == 0:
+            time.sleep(60); os._exit(0)
+        count += 1
+except BlockingIOError:
+    pass
+count
+"""
+    cell = await run(session, code)
+    assert cell.value is not None
+    assert int(cell.value) < LIMITS.processes
+    assert (await run(session, "1 + 1")).value == "2"
+
+
+async def test_a_fork_bomb_of_forks_ends_with_the_session(driver: LocalSandbox) -> None:
+    async with opened(driver) as neighbour, opened(driver) as session:
+        code = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
+        cell = await run(session, code, timeout_seconds=1)
+        assert cell.status in {ExecutionStatus.TIMEOUT, ExecutionStatus.SESSION_LOST, ExecutionStatus.OUT_OF_MEMORY}
+        assert (await run(neighbour, "1 + 1", timeout_seconds=5)).value == "2"
+
+
+async def test_threads_run_into_the_limit_of_processes(session: SandboxSession) -> None:
+    code = """
+import threading, time
+stop = threading.Event()
+started = 0
+try:
+    for _ in range(1000):
+        threading.Thread(target=stop.wait, daemon=True).start(); started += 1
+except RuntimeError:
+    pass
+stop.set()
+started
+"""
+    cell = await run(session, code)
+    assert cell.value is not None
+    assert int(cell.value) < LIMITS.processes
+
+
+async def test_open_files_run_into_their_limit(session: SandboxSession) -> None:
+    cell = await run(session, "files = []\nwhile True: files.append(open('/dev/null'))")
+    assert (cell.status, cell.error) == (ExecutionStatus.ERROR, "OSError")
+    assert (await run(session, "del files\nopen('a.txt', 'w').write('x')")).changes == {"a.txt": "created"}
+
+
+@pytest.mark.parametrize("place", ["/mnt/data", "/tmp", "/dev/shm"])
+async def test_a_full_disk_is_an_error_and_can_be_cleared(session: SandboxSession, place: str) -> None:
+    fill = f"import os\nos.chdir('{place}')\nn = 0\nwhile True:\n    open(f'f{{n}}', 'wb').write(bytes(2**20)); n += 1"
+    cell = await run(session, fill)
+    assert (cell.status, cell.error) == (ExecutionStatus.ERROR, "OSError")
+    assert cell.result.error is not None
+    assert "No space left" in cell.result.error.value
+    assert place != "/mnt/data" or cell.exceeded == {"disk_bytes"}
+    after = await run(session, "for name in os.listdir(): os.remove(name)\nopen('again', 'w').write('x')")
+    assert after.status is ExecutionStatus.OK
+
+
+async def test_a_million_files_run_into_the_limit_of_inodes(session: SandboxSession) -> None:
+    cell = await run(session, "for n in range(1_000_000): open(f'f{n}', 'w').close()")
+    assert cell.error == "OSError"
+    assert cell.exceeded == {"disk_inodes"}
+    assert len(cell.changes) <= LIMITS.disk_inodes
+
+
+async def test_a_sparse_file_ends_at_the_limit_of_the_disk(session: SandboxSession) -> None:
+    cell = await run(session, "f = open('sparse', 'wb')\nf.truncate(2**40)")
+    assert (cell.status, cell.error) == (ExecutionStatus.ERROR, "OSError")
+
+
+async def test_a_flood_of_output_is_cut_and_counted(session: SandboxSession) -> None:
+    cell = await run(session, "import os\nfor _ in range(1000): os.write(1, b'x' * 100_000)")
+    assert len(cell.stdout) == LIMITS.output_bytes
+    assert cell.result.dropped_bytes == 100_000_000 - LIMITS.output_bytes
+    assert cell.exceeded == {"output_bytes"}
+
+
+async def test_an_endless_flood_does_not_hold_up_the_server(session: SandboxSession) -> None:
+    task = asyncio.create_task(run(session, "import os\nwhile True: os.write(2, b'x' * 65536)", timeout_seconds=2))
+    longest = 0.0
+    loop = asyncio.get_running_loop()
+    while not task.done():
+        before = loop.time()
+        await asyncio.wait([task], timeout=0.02)
+        longest = max(longest, loop.time() - before)
+    assert (await task).status is ExecutionStatus.TIMEOUT
+    assert longest < 0.5
+
+
+async def test_a_flood_of_displays_is_cut_and_counted(session: SandboxSession) -> None:
+    cell = await run(session, "for _ in range(100): display('y' * 60_000)")
+    displays = [event for event in cell.events if isinstance(event, Display)]
+    assert 0 < len(displays) < 20
+    assert cell.exceeded == {"display_bytes"}
+
+
+async def test_one_busy_session_leaves_the_processor_to_another(driver: LocalSandbox) -> None:
+    async with opened(driver) as busy, opened(driver) as neighbour:
+        code = """
+import os
+for _ in range(8):
+    if os.fork() == 0:
+        while True: pass
+"""
+        await run(busy, code)
+        task = asyncio.create_task(run(busy, "while True: pass", timeout_seconds=2))
+        cell = await run(neighbour, "sum(range(10**6))", timeout_seconds=10)
+        assert cell.status is ExecutionStatus.OK
+        await task
+
+
+async def test_memory_of_a_session_does_not_grow_past_its_limit_by_processes(driver: LocalSandbox) -> None:
+    if not any(layer.name == "cgroup memory" and layer.active for layer in await driver.layers()):
+        pytest.skip("the host gives no control groups, so each process is limited by itself")
+    async with opened(driver) as session:
+        code = """
+import os, time
+children = []
+for _ in range(8):
+    pid = os.fork()
+    if pid == 0:
+        data = bytearray(b"x") * (100 * 2**20); time.sleep(3); os._exit(0)
+    children.append(pid)
+sum(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9 for pid in children)
+"""
+        cell = await run(session, code, timeout_seconds=60)
+        assert "memory_bytes" in cell.exceeded
+        assert cell.result.peak_memory_bytes <= 256 * MIB

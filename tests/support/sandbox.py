@@ -1,0 +1,113 @@
+"""Real sandboxes for tests: a driver, sessions, and what one cell showed."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from afarensis_server.sandbox.driver import (
+    Display,
+    ExecutionEvent,
+    ExecutionStatus,
+    FileChange,
+    InputFile,
+    Output,
+    OutputStream,
+    Result,
+    SandboxDriver,
+    SandboxSession,
+    SessionLimits,
+    SessionSpec,
+)
+
+REPOSITORY = Path(__file__).parents[2]
+MIB = 2**20
+
+LIMITS = SessionLimits(
+    memory_bytes=256 * MIB,
+    cpu_cores=1.0,
+    processes=48,
+    open_files=256,
+    disk_bytes=16 * MIB,
+    disk_inodes=500,
+    output_bytes=MIB,
+    display_bytes=MIB,
+)
+
+
+def guest_python() -> Path:
+    """The Python with the packages that code may import."""
+    return Path(os.environ.get("AFARENSIS_SANDBOX_GUEST_PYTHON") or REPOSITORY / ".guest" / "bin" / "python")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """All that one execution showed."""
+
+    events: tuple[ExecutionEvent, ...]
+
+    @property
+    def result(self) -> Result:
+        last = self.events[-1]
+        assert isinstance(last, Result)
+        assert sum(isinstance(event, Result) for event in self.events) == 1
+        return last
+
+    @property
+    def status(self) -> ExecutionStatus:
+        return self.result.status
+
+    @property
+    def stdout(self) -> str:
+        return self._text(OutputStream.STDOUT)
+
+    @property
+    def stderr(self) -> str:
+        return self._text(OutputStream.STDERR)
+
+    @property
+    def value(self) -> str | None:
+        """The text of the only displayed value."""
+        displays = [event for event in self.events if isinstance(event, Display)]
+        assert len(displays) <= 1
+        texts = [
+            form.text for display in displays for form in display.representations if form.media_type == "text/plain"
+        ]
+        return texts[0] if texts else None
+
+    @property
+    def error(self) -> str:
+        """The name of the exception that ended the code."""
+        return self.result.error.name if self.result.error is not None else ""
+
+    @property
+    def exceeded(self) -> set[str]:
+        return {limit.name for limit in self.result.exceeded_limits}
+
+    @property
+    def changes(self) -> dict[str, str]:
+        return {event.path: event.kind.value for event in self.events if isinstance(event, FileChange)}
+
+    def _text(self, stream: OutputStream) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, Output) and event.stream is stream)
+
+
+async def run(session: SandboxSession, code: str, timeout_seconds: float = 20.0) -> Cell:
+    """Execute a cell to its end."""
+    return Cell(tuple([event async for event in session.execute(code, timeout_seconds=timeout_seconds)]))
+
+
+async def read(session: SandboxSession, path: str) -> bytes:
+    return b"".join([chunk async for chunk in session.read_file(path)])
+
+
+@asynccontextmanager
+async def opened(driver: SandboxDriver, *files: InputFile, **limits: float) -> AsyncIterator[SandboxSession]:
+    """A session with the usual limits, or with others where they are named."""
+    spec = SessionSpec(session_id="sess_test", limits=replace(LIMITS, **limits), files=files)  # type: ignore[arg-type] # names and types are SessionLimits'
+    session = await driver.open(spec)
+    try:
+        yield session
+    finally:
+        await session.close()
