@@ -50,6 +50,15 @@ class LogEnded(Exception):
         super().__init__(f"nothing can follow the event that ended run {run_id}")
 
 
+class LogPage(NamedTuple):
+    """Some events of a log, and how far it had come when they were read."""
+
+    events: list[RunEvent]
+    last_sequence: int
+    #: Whether the event ``last_sequence`` is the one that ended the run.
+    ended: bool
+
+
 class _State(NamedTuple):
     last_sequence: int
     ended: bool
@@ -146,6 +155,18 @@ class EventLog:
         """The next events behind a cursor, at most this many."""
         return await self._database.read(lambda connection: _read(connection, project, run_id, after_sequence, limit))
 
+    async def page(self, project: str, run_id: str, after_sequence: int, limit: int) -> LogPage:
+        """The next events behind a cursor, at most this many. Raises RunNotFound and CursorPastEnd."""
+
+        def read(connection: Connection) -> LogPage:
+            # The state first: what is appended between the two may be among the events, but is never missing.
+            state = _state(connection, project, run_id)
+            if after_sequence > state.last_sequence:
+                raise CursorPastEnd(after_sequence=after_sequence, last_sequence=state.last_sequence)
+            return LogPage(_read(connection, project, run_id, after_sequence, limit), *state)
+
+        return await self._database.read(read)
+
     async def read_all(self, project: str, run_id: str) -> list[RunEvent]:
         return await self._database.read(lambda connection: _read(connection, project, run_id, 0, None))
 
@@ -171,8 +192,8 @@ class EventLog:
             return
         woken: set[asyncio.Future[None]] = set()
         while True:
-            # Before reading: an append in between is not missed then.
-            appended = self._waiter(run_id)
+            # Both before reading: an append in between is not missed then, nor one before the drain.
+            appended, draining = self._waiter(run_id), self._draining
             events = await self.read(project, run_id, cursor, _READ_LIMIT)
             for event in events:
                 yield event
@@ -183,7 +204,7 @@ class EventLog:
                 continue
             if woken and not events:
                 await self.last_sequence(project, run_id)  # raises when the run was deleted
-            if self._draining:
+            if draining:
                 raise ShuttingDown
             # Not wait_for: it would cancel the future for the other readers, too.
             woken, _ = await asyncio.wait((appended,), timeout=heartbeat_seconds)

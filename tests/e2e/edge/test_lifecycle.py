@@ -1,0 +1,209 @@
+"""How the server starts, refuses to start, and ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from afarensis import v1 as pb
+from tests.support.rpc import refused
+from tests.support.server_process import ServerProcess
+
+LONG = "import time; print('begun', flush=True); time.sleep(60)"
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `afarensis-server` to its end."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AFARENSIS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "afarensis_server", *arguments],
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def serve(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return command("serve", "--data-dir", str(directory), *arguments, **environment)
+
+
+def said_in_one_line(ended: subprocess.CompletedProcess[str]) -> str:
+    """What a refusal said on standard error, below what was logged."""
+    assert "Traceback" not in ended.stderr
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("afarensis-server: ")
+    return last.removeprefix("afarensis-server: ")
+
+
+def test_port_that_is_taken_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = serve(tmp_path / "data", "--listen", f"127.0.0.1:{port}")
+    assert ended.returncode == 1
+    assert said_in_one_line(ended) == (
+        f"The address 127.0.0.1:{port} is taken by another program. Choose another one with --listen."
+    )
+    assert ended.stdout == ""
+
+
+def test_data_directory_that_another_server_uses_is_refused(server: ServerProcess) -> None:
+    ended = serve(server.data_directory, "--listen", "127.0.0.1:0")
+    assert ended.returncode == 1
+    assert said_in_one_line(ended).startswith(
+        f"The data directory {server.data_directory} is in use by another server (pid {server.pid})."
+    )
+
+
+def test_data_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ended = serve(tmp_path / "file" / "data", "--listen", "127.0.0.1:0")
+    assert ended.returncode == 1
+    assert "cannot be made: Not a directory" in said_in_one_line(ended)
+
+
+def test_guest_python_that_does_not_start_is_refused(tmp_path: Path) -> None:
+    ended = serve(tmp_path, "--listen", "127.0.0.1:0", AFARENSIS_SANDBOX_GUEST_PYTHON="/nowhere/python")
+    assert ended.returncode == 1
+    assert "/nowhere/python" in said_in_one_line(ended)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--listen", "0.0.0.0:50051"), "--insecure-bind"),
+        (("--listen", "somewhere"), "listen must be host:port"),
+        (("--set", "sandbox.pool_size=many"), "sandbox.pool_size: input should be a valid integer"),
+        (("--set", "sandbox.pools=1"), "There is no setting 'sandbox.pools'"),
+        (("--set", "pool_size"), "--set takes SECTION.NAME=VALUE"),
+        (("--config", "/nowhere.toml"), "The configuration file /nowhere.toml cannot be read"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(tmp_path: Path, arguments: tuple[str, ...], expected: str) -> None:
+    ended = serve(tmp_path, *arguments)
+    assert ended.returncode == 2
+    assert expected in said_in_one_line(ended)
+
+
+def test_unknown_flag_is_refused_without_a_traceback(tmp_path: Path) -> None:
+    ended = serve(tmp_path, "--port", "1")
+    assert ended.returncode == 2
+    assert "No such option" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_drain_waits_for_runs_and_refuses_what_is_new(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, {"server.drain_seconds": 30}) as server:
+        with grpc.insecure_channel(server.address) as channel:
+            watch = watch_health(channel, "afarensis.v1.RunService")
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+            stream = start_run(channel, "import time; print('begun', flush=True); time.sleep(2); print('ended')")
+            server.terminate()
+            assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            refusal = refused(lambda: watch)
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+            refusal = refused(lambda: pb.ModelServiceStub(channel).ListModels(pb.ListModelsRequest()))
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+            assert refusal.retry_seconds == 1
+            types = [item.event.type for item in stream]
+            assert types[-1] == pb.RUN_EVENT_TYPE_THREAD_RUN_COMPLETED
+        assert server.wait() == 0
+
+
+def test_drain_ends_streams_that_wait_and_leaves_their_runs_for_the_next_start(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, {"server.drain_seconds": 0}) as server:
+        with grpc.insecure_channel(server.address) as channel:
+            stream = start_run(channel, LONG)
+            server.terminate()
+            refusal = refused(lambda: stream)
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+            assert refusal.retry_seconds == 1
+        assert server.wait() == 0
+
+
+def test_second_signal_ends_at_once(tmp_path: Path) -> None:
+    settings = {"server.drain_seconds": 50}
+    with ServerProcess(tmp_path, settings) as server, grpc.insecure_channel(server.address) as channel:
+        start_run(channel, LONG)
+        watch = watch_health(channel, "")
+        server.terminate()
+        assert [next(watch).status for _ in range(2)] == [
+            health_pb2.HealthCheckResponse.SERVING,
+            health_pb2.HealthCheckResponse.NOT_SERVING,
+        ]
+        os.kill(server.pid, signal.SIGINT)
+        assert server.wait() == 1
+
+
+def test_server_starts_again_on_what_it_left(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        with grpc.insecure_channel(server.address) as channel:
+            made = pb.AssistantServiceStub(channel).CreateAssistant(pb.CreateAssistantRequest(name="kept")).assistant
+            file = pb.FileServiceStub(channel).CreateFile(pb.CreateFileRequest(filename="kept", content=b"x")).file
+        assert server.stop() == 0
+        server.start()
+        with grpc.insecure_channel(server.address) as channel:
+            request = pb.GetAssistantRequest(assistant_id=made.id)
+            assert pb.AssistantServiceStub(channel).GetAssistant(request).assistant == made
+            assert pb.FileServiceStub(channel).ReadFile(pb.ReadFileRequest(file_id=file.id)).data == b"x"
+
+
+def test_limits_come_from_settings(tmp_path: Path) -> None:
+    settings = {"files.max_bytes": "1KiB", "limits.name_characters": 3, "server.max_streams": 1}
+    with ServerProcess(tmp_path, settings) as server, grpc.insecure_channel(server.address) as channel:
+        assistants, files = pb.AssistantServiceStub(channel), pb.FileServiceStub(channel)
+        assert refused(lambda: assistants.CreateAssistant(pb.CreateAssistantRequest(name="long"))).fields == ["name"]
+        head = pb.UploadFileRequest(metadata=pb.UploadFileMetadata(filename="x"))
+        messages = [head, pb.UploadFileRequest(data=bytes(1_025))]
+        refusal = refused(lambda: files.UploadFile(iter(messages)))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "FILE_TOO_LARGE")
+        watch = watch_health(channel, "")
+        next(watch)
+        refusal = refused(lambda: files.DownloadFile(pb.DownloadFileRequest(file_id="x")))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS")
+        assert refusal.retry_seconds == 1
+        watch.cancel()
+
+
+def test_version_settings_and_layers_are_shown(tmp_path: Path) -> None:
+    assert command("version").stdout.strip()
+    shown = command("config", "show", "--set", "sandbox.pool_size=9", AFARENSIS_OPENAI_API_KEY="sk-secret").stdout
+    assert "sandbox.pool_size" in shown
+    assert "flag" in shown
+    assert "AFARENSIS_OPENAI_API_KEY" in shown
+    assert "sk-secret" not in shown
+    saved = tmp_path / "saved.toml"
+    saved.write_text(command("config", "show", "--toml", "--set", "sandbox.pool_size=9").stdout)
+    assert "│ 9" in command("config", "show", "--config", str(saved)).stdout
+    doctor = command("doctor")
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+    assert "seccomp" in doctor.stdout
+
+
+def watch_health(channel: grpc.Channel, service: str) -> Any:
+    """The stream of a service's health. The stub is typed without its methods."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    return stub.Watch(health_pb2.HealthCheckRequest(service=service))
+
+
+def start_run(channel: grpc.Channel, code: str) -> Any:
+    """A stream of a run whose code has begun to print."""
+    tool = pb.Tool(code_interpreter=pb.CodeInterpreterTool())
+    assistant = pb.AssistantServiceStub(channel).CreateAssistant(pb.CreateAssistantRequest(tools=[tool])).assistant
+    message = pb.MessageInput(text=f"```python\n{code}\n```")
+    thread = pb.ThreadServiceStub(channel).CreateThread(pb.CreateThreadRequest(messages=[message])).thread
+    run = pb.CreateRunRequest(thread_id=thread.id, assistant_id=assistant.id)
+    stream = pb.RunServiceStub(channel).CreateRunStream(pb.CreateRunStreamRequest(run=run))
+    for item in stream:
+        calls = item.event.run_step_delta.tool_calls
+        if any("begun" in output.output.text for call in calls for output in call.code_interpreter.outputs):
+            break
+    return stream
