@@ -78,6 +78,9 @@ def check_run(violations: Violations, fields: RunFields, limits: RunLimits) -> N
         if strategy.last_messages is None:
             violations.required("truncation_strategy.last_messages")
         violations.number("truncation_strategy.last_messages", strategy.last_messages, minimum=1)
+    elif strategy.last_messages is not None:
+        text = "Invalid 'truncation_strategy.last_messages': only allowed with the type LAST_MESSAGES."
+        violations.add("truncation_strategy.last_messages", Reason.INVALID_VALUE, text)
 
 
 def check_tool_choice(violations: Violations, run: Run) -> None:

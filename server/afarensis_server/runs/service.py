@@ -21,7 +21,7 @@ from ..errors import (
     ThreadNotFound,
     ToolOutputsMismatch,
 )
-from ..events.log import EventLog, Heartbeat
+from ..events.log import EventLog, Heartbeat, LogPage
 from ..files.lookup import require_files
 from ..sessions.service import Sessions
 from ..store import assistants, queue, requests, runs, steps, threads
@@ -260,16 +260,9 @@ class Runs:
             async for item in items:
                 yield item
 
-    async def list_events(
-        self, project: str, run_id: str, after_sequence: int, limit: int
-    ) -> tuple[Sequence[RunEvent], int, bool]:
-        """Stored events behind a cursor, the last sequence there is, and whether the run is over.
-
-        Raises RunNotFound, CursorPastEnd.
-        """
-        run = await self.get(project, run_id)
-        events = await self._log.read(project, run_id, after_sequence, limit)
-        return events, await self._log.last_sequence(project, run_id), run.status.is_terminal
+    async def list_events(self, project: str, run_id: str, after_sequence: int, limit: int) -> LogPage:
+        """Stored events behind a cursor, at most this many. Raises RunNotFound, CursorPastEnd."""
+        return await self._log.page(project, run_id, after_sequence, limit)
 
     # --- changing -----------------------------------------------------------------------------------------------------
 

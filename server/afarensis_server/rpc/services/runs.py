@@ -127,12 +127,12 @@ class RunServicer(pb.RunServiceServicer):
         found = Violations()
         check_page_size(request.page_size, _MAX_EVENTS, found)
         found.check()
-        events, last_sequence, ended = await self._runs.list_events(
+        page = await self._runs.list_events(
             project(), request.run_id, request.after_sequence, request.page_size or _DEFAULT_EVENTS
         )
-        response = pb.ListRunEventsResponse(last_sequence=last_sequence, ended=ended)
+        response = pb.ListRunEventsResponse(last_sequence=page.last_sequence, ended=page.ended)
         size = 0
-        for event in events:
+        for event in page.events:
             message = run_event_message(event)
             size += message.ByteSize()
             if response.events and size > RESPONSE_BYTES:
