@@ -94,7 +94,10 @@ class CodeError:
 
 @dataclass(frozen=True, slots=True)
 class ExceededLimit:
-    """A limit that an execution met: the setting's name, its value, and how much was asked for (0: unknown)."""
+    """A limit that an execution met, by its name in SessionLimits, or ``timeout`` in milliseconds.
+
+    ``used`` is how much was used or asked for; 0 where it is not known.
+    """
 
     name: str
     limit: int

@@ -115,7 +115,7 @@ class Result:
     error: CodeError | None = None
     #: The interpreter ended: its variables are gone, its files are not. The next execution gets a fresh one.
     state_lost: bool = False
-    #: The limits that were met, by the names of SessionLimits (and ``timeout_seconds``).
+    #: The limits that were met, by the names of SessionLimits, or ``timeout`` in milliseconds.
     exceeded_limits: tuple[ExceededLimit, ...] = ()
 
 

@@ -78,7 +78,7 @@ async def test_time_limit_interrupts_and_keeps_the_state(session: SandboxSession
     await run(session, "x = 1")
     cell = await run(session, "import time\ntime.sleep(30)", timeout_seconds=0.3)
     assert (cell.status, cell.result.state_lost) == (ExecutionStatus.TIMEOUT, False)
-    assert cell.exceeded == {"timeout_seconds"}
+    assert cell.exceeded == {"timeout"}
     assert (await run(session, "x")).value == "1"
 
 

@@ -101,8 +101,8 @@ class Verdict:
         limits, spent, execution = self._limits, self._spent, self._execution
         found = []
         if status is ExecutionStatus.TIMEOUT:
-            used = math.ceil(execution.wall_seconds)
-            found.append(ExceededLimit("timeout_seconds", math.ceil(self._timeout_seconds), used))
+            allowed, used = (math.ceil(seconds * 1000) for seconds in (self._timeout_seconds, execution.wall_seconds))
+            found.append(ExceededLimit("timeout", allowed, used))
         if status is ExecutionStatus.OUT_OF_MEMORY or spent.out_of_memory:
             found.append(ExceededLimit("memory_bytes", limits.memory_bytes))
         if spent.refused_forks:
