@@ -30,6 +30,11 @@ async def neighbour(driver: LocalSandbox) -> AsyncIterator[SandboxSession]:
         yield session
 
 
+def _host_user(session: SandboxSession) -> int:
+    pid = session._interpreter.pid  # type: ignore[attr-defined] # the local driver's
+    return Path(f"/proc/{pid}").stat().st_uid
+
+
 @pytest.mark.parametrize("family", ["AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_ALG", "AF_VSOCK"])
 async def test_sockets_of_a_network_cannot_be_made(session: SandboxSession, family: str) -> None:
     cell = await run(session, f"import socket\nsocket.socket(socket.{family}, socket.SOCK_DGRAM)")
@@ -142,10 +147,7 @@ async def test_set_user_id_programs_give_nothing(session: SandboxSession) -> Non
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give each session a host user of its own")
 async def test_each_session_is_another_user_of_the_host(driver: LocalSandbox) -> None:
     async with opened(driver) as one, opened(driver) as other:
-        users = {
-            os.stat(f"/proc/{session._interpreter.pid}").st_uid  # type: ignore[attr-defined] # the local driver's
-            for session in (one, other)
-        }
+        users = {_host_user(session) for session in (one, other)}
     assert len(users) == 2
     assert all(user > 100_000 for user in users)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from ..driver import SessionLimits
 from .settings import CgroupMode
 
+#: Of the directories that hold the groups of one server's sessions; its process id follows.
+_PREFIX = "afarensis-"
 _PERIOD_MICROSECONDS = 100_000
 _CONTROLLERS = ("memory", "cpu", "pids")
 #: In version 1 processor time is counted by a controller of its own.
@@ -185,9 +187,7 @@ def _find_version_1() -> dict[str, Path]:
             continue
         for controller in set(options) & set(_VERSION_1):
             place = _below(mount_point, root, own.get(controller, "/"))
-            parent = place / f"afarensis-{os.getpid()}"
-            parent.mkdir(exist_ok=True)
-            parents[controller] = parent
+            parents[controller] = _make_parent(place)
     return parents
 
 
@@ -212,10 +212,22 @@ def _delegate(place: Path) -> dict[str, Path]:
             for pid in (place / "cgroup.procs").read_text().split():
                 (server / "cgroup.procs").write_text(pid)
         _enable(place, missing)
-    parent = place / f"afarensis-{os.getpid()}"
-    parent.mkdir(exist_ok=True)
+    parent = _make_parent(place)
     _enable(parent, offered)
     return dict.fromkeys(offered, parent)
+
+
+def _make_parent(place: Path) -> Path:
+    """The directory of this process's sessions, beside which those of servers that were killed are swept."""
+    for old in place.glob(f"{_PREFIX}*"):
+        pid = old.name.removeprefix(_PREFIX)
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            for directory in (*(path for path in old.iterdir() if path.is_dir()), old):
+                with suppress(OSError):
+                    directory.rmdir()
+    parent = place / f"{_PREFIX}{os.getpid()}"
+    parent.mkdir(exist_ok=True)
+    return parent
 
 
 def _enable(place: Path, controllers: set[str]) -> None:

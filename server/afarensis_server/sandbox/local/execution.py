@@ -16,6 +16,8 @@ from .outputs import Outputs
 from .readiness import wait_readable
 
 _READ_SIZE = 64 * 1024
+#: Seconds that a guest gets to take up a request: an interrupt before it has would be lost.
+_SETTLE_SECONDS = 0.05
 
 
 class Stop(StrEnum):
@@ -75,9 +77,9 @@ class Execution:
         """Interrupt the code, and kill the interpreter if that does not end it in time."""
         if self.stopped is None and not self.over:
             self.stopped = why
-            self._interpreter.signal(signal.SIGINT)
             self._timer.cancel()
-            self._timer = self._loop.call_later(self._grace_seconds, self._kill)
+            delay = self._started + _SETTLE_SECONDS - time.monotonic()
+            self._timer = self._loop.call_later(max(0.0, delay), self._interrupt)
 
     async def send(self, code: str) -> None:
         """Hand over the code."""
@@ -110,6 +112,10 @@ class Execution:
         self.stop(Stop.INTERRUPT)
         while not self.over:
             await self.advance()
+
+    def _interrupt(self) -> None:
+        self._interpreter.signal(signal.SIGINT)
+        self._timer = self._loop.call_later(self._grace_seconds, self._kill)
 
     def _kill(self) -> None:
         self._interpreter.signal(signal.SIGKILL)

@@ -1,0 +1,160 @@
+"""What the local driver promises beyond the protocol: its life and death, and that it leaves nothing behind."""
+
+import asyncio
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from afarensis_server.sandbox.driver import ExecutionStatus, SandboxFull, SandboxSession, SandboxUnavailable
+from afarensis_server.sandbox.local import CgroupMode, LocalSandbox, LocalSandboxSettings
+from tests.support.sandbox import REPOSITORY, guest_python, opened, run
+
+
+@asynccontextmanager
+async def local(directory: Path, **settings: object) -> AsyncIterator[LocalSandbox]:
+    work = directory / "work"
+    defaults: dict[str, object] = {"guest_python": guest_python(), "work_directory": work, "grace_seconds": 1.0}
+    async with LocalSandbox(LocalSandboxSettings(**(defaults | settings))) as driver:  # type: ignore[arg-type] # by name
+        yield driver
+
+
+def process_of(session: SandboxSession) -> int:
+    pid: int = session._interpreter.pid  # type: ignore[attr-defined] # the local driver's
+    return pid
+
+
+def processes() -> set[int]:
+    return {int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()}
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def cgroups_of_servers() -> list[str]:
+    places = Path("/sys/fs/cgroup").glob("**/afarensis-*/session-*") if os.geteuid() == 0 else []
+    return sorted(str(place) for place in places)
+
+
+async def test_a_session_beyond_the_capacity_is_refused_until_one_closes(tmp_path: Path) -> None:
+    async with local(tmp_path, max_sessions=2) as driver:
+        async with opened(driver), opened(driver):
+            with pytest.raises(SandboxFull):
+                async with opened(driver):
+                    pass
+        async with opened(driver) as session:
+            assert (await run(session, "1")).value == "1"
+
+
+async def test_sessions_open_without_a_pool(tmp_path: Path) -> None:
+    async with local(tmp_path, pool_size=0) as driver, opened(driver) as session:
+        assert (await run(session, "1")).value == "1"
+
+
+async def test_a_dead_zygote_is_told_and_replaced(tmp_path: Path) -> None:
+    async with local(tmp_path) as driver, opened(driver) as session:
+        await run(session, "x = 1; open('kept.txt', 'w').write('kept')")
+        zygote = driver._launcher._zygote  # type: ignore[union-attr] # it was started
+        task = asyncio.create_task(run(session, "while True: pass", timeout_seconds=30))
+        await asyncio.wait([task], timeout=0.2)
+        signal.pidfd_send_signal(zygote._pidfd, signal.SIGKILL)  # type: ignore[union-attr] # it was started
+        cell = await asyncio.wait_for(task, 5)
+        assert (cell.status, cell.result.state_lost) == (ExecutionStatus.SESSION_LOST, True)
+        assert (await run(session, "open('kept.txt').read()")).value == "'kept'"
+        async with opened(driver) as other:
+            assert (await run(other, "2")).value == "2"
+
+
+async def test_a_used_up_zygote_is_replaced_without_touching_sessions(tmp_path: Path) -> None:
+    async with local(tmp_path, spawns_per_zygote=2, pool_size=0) as driver, opened(driver) as first:
+        await run(first, "x = 1")
+        old = driver._launcher._zygote  # type: ignore[union-attr] # it was started
+        for _ in range(3):
+            async with opened(driver) as session:
+                assert (await run(session, "1")).value == "1"
+        assert driver._launcher._zygote is not old  # type: ignore[union-attr] # it was started
+        assert (await run(first, "x")).value == "1"
+
+
+async def test_closed_sessions_leave_nothing_behind(tmp_path: Path) -> None:
+    async with local(tmp_path, pool_size=1) as driver:
+        for _ in range(2):
+            async with opened(driver) as session:
+                await run(session, "1")
+        descriptors, groups = open_descriptors(), len(cgroups_of_servers())
+        pids = []
+        for _ in range(20):
+            async with opened(driver) as session:
+                pids.append(process_of(session))
+                await run(session, "import subprocess; subprocess.Popen(['sleep', '60']); open('f', 'w').write('x')")
+            await session.close()
+        assert not processes().intersection(pids)
+        assert abs(open_descriptors() - descriptors) <= 6  # one parked interpreter more or less
+        assert len(cgroups_of_servers()) <= groups + 1
+        assert list((tmp_path / "work" / "lower").iterdir()) == []
+    assert not any(f"afarensis-{os.getpid()}" in group for group in cgroups_of_servers())
+
+
+async def test_without_control_groups_memory_is_limited_by_process(tmp_path: Path) -> None:
+    async with local(tmp_path, cgroups=CgroupMode.OFF) as driver, opened(driver) as session:
+        cell = await run(session, "data = []\nwhile True: data.append(bytearray(b'x') * 2**20)", timeout_seconds=60)
+        assert cell.status is ExecutionStatus.OUT_OF_MEMORY
+        assert not cell.result.state_lost
+
+
+async def test_every_essential_layer_is_active(tmp_path: Path) -> None:
+    async with local(tmp_path) as driver:
+        layers = await driver.layers()
+    assert {layer.name for layer in layers if layer.essential} >= {"namespaces", "network", "seccomp", "capabilities"}
+    assert [layer.name for layer in layers if layer.essential and not layer.active] == []
+    assert all(layer.detail for layer in layers)
+
+
+@pytest.mark.parametrize("python", ["/nonexistent/python", "/bin/false"])
+async def test_a_guest_python_that_does_not_start_is_told(tmp_path: Path, python: str) -> None:
+    with pytest.raises(SandboxUnavailable, match=r"does not start|has ended"):
+        async with local(tmp_path, guest_python=Path(python), start_seconds=5.0):
+            pass
+
+
+_SERVER = """
+import asyncio, sys
+from pathlib import Path
+from tests.integration.sandbox.test_local import local, process_of
+from tests.support.sandbox import opened, run
+
+async def main():
+    async with local(Path(sys.argv[1])) as driver, opened(driver) as session:
+        await run(session, "import subprocess; subprocess.Popen(['sleep', '600'])")
+        print(process_of(session), flush=True)
+        await run(session, "import time; time.sleep(600)", timeout_seconds=600)
+asyncio.run(main())
+"""
+
+
+def _kill_server(directory: Path) -> int:
+    """Start a server with a session, kill it, and wait for the session to end; the server's process id."""
+    with subprocess.Popen([sys.executable, "-c", _SERVER, directory], stdout=subprocess.PIPE, cwd=REPOSITORY) as server:
+        assert server.stdout is not None
+        orphan = os.pidfd_open(int(server.stdout.readline()))
+        server.kill()
+    try:
+        readable, _, _ = select.select([orphan], [], [], 5)
+        assert readable, "the session outlived its server"
+    finally:
+        os.close(orphan)
+    return server.pid
+
+
+async def test_a_killed_server_leaves_no_process_and_its_rest_is_swept(tmp_path: Path) -> None:
+    server = await asyncio.to_thread(_kill_server, tmp_path)
+    async with local(tmp_path):
+        assert list((tmp_path / "work" / "lower").iterdir()) == []
+        assert not [group for group in cgroups_of_servers() if f"afarensis-{server}" in group]

@@ -1,0 +1,59 @@
+"""Runs pytest as an ordinary user, from root: ``python -m tests.support.ordinary_user DIRECTORY ARGUMENT...``.
+
+The checkout and the Pythons may lie where only root may look. So each directory on the way to them that is closed to
+others is covered, in a mount namespace of this process alone, by an open one that holds just them.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from afarensis_server.sandbox.local.zygote import clone, syscalls
+from tests.support.sandbox import REPOSITORY, guest_python
+
+NOBODY = 65534
+
+
+def main(directory: str, *arguments: str) -> None:
+    """Become nobody and run pytest, with what it writes below ``directory``."""
+    syscalls.unshare(clone.NEW_MOUNTS)
+    syscalls.mount("", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    _open_ways({REPOSITORY, Path(sys.prefix), Path(sys.base_prefix), *_guest_places()}, Path(directory, "staging"))
+    os.chdir(REPOSITORY)
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    options = ["-q", "-p", "no:cacheprovider", f"--basetemp={directory}/pytest"]
+    os.execv(sys.executable, [sys.executable, "-B", "-m", "pytest", *options, *arguments])
+
+
+def _guest_places() -> set[Path]:
+    code = "import sys; print(sys.base_prefix)"
+    base = subprocess.run([guest_python(), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return {guest_python().parent.parent, Path(base)}
+
+
+def _open_ways(places: set[Path], staging: Path) -> None:
+    closed = {place: _first_closed(place) for place in places}
+    staged = {}
+    for number, (place, obstacle) in enumerate(sorted(closed.items())):
+        if obstacle is not None:
+            staged[place] = staging / str(number)
+            staged[place].mkdir(parents=True)
+            syscalls.mount(str(place), str(staged[place]), None, syscalls.MS_BIND | syscalls.MS_REC)
+    for obstacle in sorted({obstacle for obstacle in closed.values() if obstacle is not None}):
+        syscalls.mount("tmpfs", str(obstacle), "tmpfs", 0, "mode=755")
+    for place, copy in staged.items():
+        place.mkdir(parents=True, exist_ok=True)
+        syscalls.mount(str(copy), str(place), None, syscalls.MS_BIND | syscalls.MS_REC)
+
+
+def _first_closed(place: Path) -> Path | None:
+    """The highest directory above a place that others may not pass."""
+    above = [path for path in reversed(place.parents) if path != Path("/")]
+    return next((path for path in above if not path.stat().st_mode & 0o001), None)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
