@@ -230,6 +230,7 @@ def _assistant_limits(settings: Settings) -> AssistantLimits:
     )
 
 
+        execution_seconds=settings.sandbox.max_execution_seconds,
 def _thread_limits(settings: Settings) -> ThreadLimits:
     section = settings.limits
     return ThreadLimits(
@@ -279,6 +280,7 @@ def _engine_settings(settings: Settings) -> EngineSettings:
 def _session_settings(settings: Settings) -> SessionSettings:
     section = settings.sandbox
     return SessionSettings(
+        shared=_shared_limits(settings),
         limits=SessionLimits(
             memory_bytes=section.memory_bytes,
             cpu_cores=section.cpu_cores,

@@ -188,10 +188,14 @@ class SessionNotActive(FailedPrecondition, reason="SESSION_NOT_ACTIVE"):
 
 
 class SessionBusy(FailedPrecondition, reason="SESSION_BUSY"):
-    """Session {session_id} is running code. Wait until it ends, or interrupt it."""
+    """Session {session_id} is running code ({execution_id}). Wait until it ends, or interrupt it."""
 
 
 # --- already there, out of range --------------------------------------------------------------------------------------
+
+
+class SessionExists(AlreadyExists, reason="SESSION_EXISTS"):
+    """Thread {thread_id} has the session {session_id} already. Use that one, or close it first."""
 
 
 class RequestIdReused(AlreadyExists, reason="REQUEST_ID_REUSED"):

@@ -1,10 +1,11 @@
 """The loop of a run: ask the model, run its code, tell it what happened, until it has answered."""
 
+import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from .. import ids
 from ..clock import now
 from ..domain.events import CodeInterpreterCallDelta, EventDraft, FunctionCallDelta, OutputDelta
 from ..domain.executions import (
@@ -96,7 +97,7 @@ class Conversation:
         if self._run.status is not RunStatus.IN_PROGRESS:
             await self._advance(RunStatus.IN_PROGRESS)
         for _ in range(self._limits.model_calls):
-            request = await self._prompts.build(self._run, self._sessions.settings.execution_seconds)
+            request = await self._prompts.build(self._run, self._code_seconds())
             if (reason := await self._exhausted(request)) is not None:
                 return await self._end(RunStatus.INCOMPLETE, incomplete_reason=reason)
             if await self._turn(request):
@@ -170,26 +171,37 @@ class Conversation:
         live = await self._sessions.for_thread(
             self._run.project, self._run.thread_id, self._run.tool_resources.code_interpreter_file_ids
         )
-        execution_id = ids.execution_id()
-        # Stored before the code runs: whoever takes this run up after a crash must know that it may have run.
-        begun = CodeInterpreterCallDelta(
-            index, call.id, session_id=live.id, execution_id=execution_id, state_lost=live.state_lost
-        )
-        await self._writer.add_call(begun, stored=True)
-        await self._stream_execution(live, index, call, code, execution_id)
+        begun = time.monotonic()
+        try:
+            await self._stream_execution(live, index, call, code)
+        except asyncio.CancelledError:
+            # Nobody reads the interpreter's own words any more. Who ends the run keeps this with the rest of the step.
+            failure = CodeError("KeyboardInterrupt", "The run was stopped while this code was running.", "")
+            seconds = time.monotonic() - begun
+            self._writer.note_result(
+                index, call.id, ExecutionResult(ExecutionStatus.INTERRUPTED, seconds, error=failure)
+            )
+            raise
 
-    async def _stream_execution(
-        self, live: LiveSession, index: int, call: AskedCall, code: str, execution_id: str
-    ) -> None:
+    async def _stream_execution(self, live: LiveSession, index: int, call: AskedCall, code: str) -> None:
         opened = self._writer.calls
         assert opened is not None
         draft = opened.draft.calls[index]
         assert isinstance(draft, CodeCallDraft)
-        async with aclosing(self._sessions.execute(live, code, execution_id=execution_id)) as events:
+        async with aclosing(self._sessions.execute(live, code, timeout_seconds=self._code_seconds())) as events:
             async for event in events:
                 match event:
                     case Started():
-                        continue
+                        # Stored before the code runs: whoever takes this run up after a crash must know that it may
+                        # have run.
+                        started = CodeInterpreterCallDelta(
+                            index,
+                            call.id,
+                            session_id=live.id,
+                            execution_id=event.execution_id,
+                            state_lost=event.state_lost,
+                        )
+                        await self._writer.add_call(started, stored=True)
                     case ExecutionResult():
                         delta = CodeInterpreterCallDelta(index, call.id, result=event)
                         await self._writer.add_call(delta, stored=True)
@@ -312,6 +324,12 @@ class Conversation:
         await self._writer.complete_message(self._made.since_message, citable, self._made.images, usage)
 
     # --- tools --------------------------------------------------------------------------------------------------------
+
+    def _code_seconds(self) -> float:
+        """How long one execution of this run may take."""
+        settings = self._sessions.settings
+        chosen = [tool.execution_timeout_seconds for tool in self._run.tools if isinstance(tool, CodeInterpreterTool)]
+        return min((chosen and chosen[0]) or settings.execution_seconds, settings.max_execution_seconds)
 
     def _has_code_interpreter(self) -> bool:
         return any(isinstance(tool, CodeInterpreterTool) for tool in self._run.tools)

@@ -247,7 +247,7 @@ class RunEngine:
         if stopped is None and failure is None:
             return
         if failure is not None:
-            error = _error_of(failure)
+            error = _error_of(failure, run)
             await self._end(recorder, run, RunStatus.FAILED, unfinished, error)
         elif stopped is not None:
             await self._end(recorder, run, RunStatus(stopped.value), unfinished, None)
@@ -279,7 +279,7 @@ class RunEngine:
         return await recorder.record(work)
 
 
-def _error_of(failure: BaseException) -> RunError:
+def _error_of(failure: BaseException, run: Run) -> RunError:
     """What the client is told of a failure; the unexpected is logged, and told without internals."""
     match failure:
         case ModelError():
@@ -289,7 +289,7 @@ def _error_of(failure: BaseException) -> RunError:
         case DomainError():
             return RunError(RunErrorCode.SERVER_ERROR, str(failure), failure.reason)
         case _:
-            _log.error("run failed", exc_info=failure)
+            _log.error("run failed", run_id=run.id, thread_id=run.thread_id, exc_info=failure)
             return RunError(
                 RunErrorCode.SERVER_ERROR,
                 "Sorry, something went wrong inside the server. Its log has the details under this run's id.",

@@ -10,7 +10,15 @@ from ..domain.assistants import Assistant
 from ..domain.runs import Run, RunStatus, TruncationStrategy, TruncationType
 from ..domain.threads import Thread
 from ..domain.tools import FunctionTool, ResponseFormat, Tool, ToolChoice, ToolChoiceMode, ToolResources
-from ..validation import Reason, Violations, check_metadata, check_response_format, check_sampling, check_tools
+from ..validation import (
+    Reason,
+    SharedLimits,
+    Violations,
+    check_metadata,
+    check_response_format,
+    check_sampling,
+    check_tools,
+)
 
 
 class RunFields(TypedDict, total=False):
@@ -52,6 +60,7 @@ class RunLimits:
     max_ttl_seconds: float = 86_400.0
     #: Characters of one submitted tool output.
     tool_output_characters: int = 512_000
+    shared: SharedLimits = SharedLimits()
 
 
 def check_run(violations: Violations, fields: RunFields, limits: RunLimits) -> None:

@@ -92,7 +92,7 @@ class Runs:
 
         Raises InvalidFields, ThreadNotFound, AssistantNotFound, FileNotFound, ThreadHasActiveRun, RequestIdReused.
         """
-        violations = Violations()
+        violations = Violations(self._limits.shared)
         violations.string("thread_id", thread_id, required=True)
         self._check(violations, fields, additional_messages, request_id)
         violations.check()
@@ -116,7 +116,7 @@ class Runs:
         request_id: str = "",
     ) -> tuple[Thread, Run]:
         """Create a thread with its messages and queue a run on it: all of it or nothing."""
-        violations = Violations()
+        violations = Violations(self._limits.shared)
         self._threads.check_new(violations.under("thread"), thread_fields, messages)
         self._check(violations.under("run"), fields, additional_messages, "")
         check_request_id(violations, request_id)
@@ -163,7 +163,7 @@ class Runs:
             thread = self._threads.insert_messages(tx, thread, additional_messages)
         run = build_run(project, thread, assistant, fields, self._limits, now())
         self._check_model(run.model)
-        violations = Violations()
+        violations = Violations(self._limits.shared)
         check_tool_choice(violations, run)
         violations.check()
         # Fail early: a file that was deleted since would only end the run later.
@@ -268,7 +268,7 @@ class Runs:
 
     async def update(self, project: str, run_id: str, metadata: Mapping[str, str]) -> Run:
         """Replace the metadata. Raises InvalidFields, RunNotFound."""
-        violations = Violations()
+        violations = Violations(self._limits.shared)
         check_metadata(violations, "metadata", metadata)
         violations.check()
 
@@ -324,7 +324,7 @@ class Runs:
 
         Raises InvalidFields, RunNotFound, RunNotAwaitingToolOutputs, ToolOutputsMismatch.
         """
-        violations = Violations()
+        violations = Violations(self._limits.shared)
         for index, output in enumerate(outputs):
             field = f"tool_outputs[{index}].output"
             violations.string(field, output.output, maximum=self._limits.tool_output_characters)

@@ -5,7 +5,16 @@ from dataclasses import dataclass, field, replace
 
 from .. import ids
 from ..clock import now
-from ..domain.events import EventDraft, EventType, MessageContentDelta, MessageDelta, RunStepDelta, ToolCallDelta
+from ..domain.events import (
+    CodeInterpreterCallDelta,
+    EventDraft,
+    EventType,
+    MessageContentDelta,
+    MessageDelta,
+    RunStepDelta,
+    ToolCallDelta,
+)
+from ..domain.executions import ExecutionResult
 from ..domain.runs import MessageCreation, Run, RunStep, StepDetails, StepStatus, ToolCalls, Usage
 from ..domain.threads import (
     FilePathAnnotation,
@@ -20,7 +29,7 @@ from ..domain.threads import (
 from ..store import messages, steps
 from ..store.writer import Transaction
 from .citations import Generated, annotate, uncited
-from .drafts import CallsDraft, MessageDraft
+from .drafts import CallsDraft, CodeCallDraft, MessageDraft
 from .recorder import Recorder
 from .states import advance_step, complete_message
 
@@ -175,6 +184,13 @@ class Writer:
             events.append(event)
 
         await self._recorder.record(work)
+
+    def note_result(self, index: int, call_id: str, result: ExecutionResult) -> None:
+        """Keep how the code of a call ended, if it had begun and its own result did not come; without an event."""
+        opened = self._opened_calls()
+        call = opened.draft.calls[index]
+        if isinstance(call, CodeCallDraft) and call.execution_id is not None and call.result is None:
+            opened.draft.apply(RunStepDelta(opened.step.id, (CodeInterpreterCallDelta(index, call_id, result=result),)))
 
     async def complete_calls(self, usage: Usage | None) -> None:
         """End the open step: every call has its answer."""

@@ -140,6 +140,14 @@ class SandboxSession(Protocol):
     @property
     def session_id(self) -> str: ...
 
+    async def prepare(self) -> bool:
+        """Have an interpreter that takes code at once; tells whether it is another one than the last code had.
+
+        Waits for code whose reader went away, and replaces an interpreter that died. `execute` does this by itself; who
+        must say that variables are gone before code runs asks first. Raises SandboxUnavailable.
+        """
+        ...
+
     def execute(self, code: str, *, timeout_seconds: float) -> AsyncGenerator[ExecutionEvent, None]:
         """Run one cell and yield its events as they happen; the last one is a Result.
 

@@ -16,7 +16,15 @@ from ..clock import now
 from ..domain.executions import ExecutionEvent, ExecutionResult, FileItem, Started
 from ..domain.files import File
 from ..domain.sessions import KeptFile, Session, SessionStatus
-from ..errors import SandboxCapacity, SandboxDown, SessionBusy, SessionNotActive, SessionNotFound, ThreadNotFound
+from ..errors import (
+    SandboxCapacity,
+    SandboxDown,
+    SessionBusy,
+    SessionExists,
+    SessionNotActive,
+    SessionNotFound,
+    ThreadNotFound,
+)
 from ..files.service import Files
 from ..sandbox.driver import (
     DATA_DIRECTORY,
@@ -81,8 +89,10 @@ class LiveSession:
         self.names: dict[str, str] = {}
         #: Held while code runs.
         self.turn = asyncio.Lock()
-        #: The interpreter that the next execution meets is not the one of the last.
-        self.state_lost = False
+        #: The execution that runs now; empty when none does.
+        self.execution_id = ""
+        #: The session takes the place of an earlier one, which its first execution must be told.
+        self.follows_another = False
 
     @property
     def id(self) -> str:
@@ -137,9 +147,9 @@ class Sessions:
         file_ids: Sequence[str] = (),
         wanted: SessionWishes = SessionWishes(),
     ) -> Session:
-        """Open a session with these files; a thread's session that is open already is given back as it is.
+        """Open a session with these files.
 
-        Raises ThreadNotFound, FileNotFound, SandboxCapacity, SandboxDown.
+        Raises ThreadNotFound, SessionExists, FileNotFound, SandboxCapacity, SandboxDown.
         """
         if thread_id is None:
             return (await self._open(project, None, file_ids, wanted)).row
@@ -147,7 +157,10 @@ class Sessions:
         if thread is None:
             raise ThreadNotFound(id=thread_id)
         shared = thread.tool_resources.code_interpreter_file_ids
-        return (await self.for_thread(project, thread_id, (*file_ids, *shared), wanted)).row
+        async with self._opening.setdefault(thread_id, asyncio.Lock()):
+            if (live := self._by_thread.get(thread_id)) is not None:
+                raise SessionExists(thread_id=thread_id, session_id=live.id)
+            return (await self._open(project, thread_id, (*file_ids, *shared), wanted)).row
 
     async def get(self, project: str, session_id: str) -> Session:
         """The session as it stands. Raises SessionNotFound."""
@@ -156,6 +169,11 @@ class Sessions:
             raise SessionNotFound(id=session_id)
         live = self._live.get(session_id)
         return row if live is None else live.row
+
+    def active_execution(self, session_id: str) -> str:
+        """The id of the execution that runs in a session now; empty when none does."""
+        live = self._live.get(session_id)
+        return "" if live is None else live.execution_id
 
     async def list(self, project: str, page: PageRequest, thread_id: str | None = None) -> Page[Session]:
         """The sessions of a project, or of one thread."""
@@ -185,9 +203,7 @@ class Sessions:
 
     # --- what runs ask for --------------------------------------------------------------------------------------------
 
-    async def for_thread(
-        self, project: str, thread_id: str, file_ids: Sequence[str], wanted: SessionWishes = SessionWishes()
-    ) -> LiveSession:
+    async def for_thread(self, project: str, thread_id: str, file_ids: Sequence[str]) -> LiveSession:
         """The thread's session, opened if there is none, with these files in it.
 
         Raises FileNotFound, SandboxCapacity, SandboxDown.
@@ -195,7 +211,7 @@ class Sessions:
         async with self._opening.setdefault(thread_id, asyncio.Lock()):
             live = self._by_thread.get(thread_id)
             if live is None:
-                return await self._open(project, thread_id, file_ids, wanted)
+                return await self._open(project, thread_id, file_ids)
             await self._add_files(live, file_ids)
             return live
 
@@ -219,20 +235,23 @@ class Sessions:
         timeout_seconds: float | None = None,
         wait: bool = True,
     ) -> AsyncGenerator[ExecutionEvent, None]:
-        """Run code and yield what it does: Started first, ExecutionResult last.
+        """Run code and yield what it does: Started first, ExecutionResult last. Code runs once Started was taken.
 
         Executions of one session take turns; without ``wait``, SessionBusy is raised when one is running. Closing the
-        iterator early interrupts the code.
+        iterator early interrupts the code. Raises SessionNotActive, SandboxDown.
         """
+        execution_id = execution_id or ids.execution_id()
         if not wait and live.turn.locked():
-            raise SessionBusy(session_id=live.id)
+            raise SessionBusy(session_id=live.id, execution_id=live.execution_id)
         seconds = min(timeout_seconds or self.settings.execution_seconds, self.settings.max_execution_seconds)
         async with live.turn:
             if live.id not in self._live:
                 raise SessionNotActive(session_id=live.id, status=live.row.status)
-            yield Started(execution_id or ids.execution_id(), live.state_lost)
-            live.state_lost = False
+            live.execution_id = execution_id
             try:
+                is_another = await live.sandbox.prepare()
+                yield Started(execution_id, is_another or live.follows_another)
+                live.follows_another = False
                 changes: list[FileItem] = []
                 async with aclosing(live.sandbox.execute(code, timeout_seconds=seconds)) as events:
                     async for event in events:
@@ -240,10 +259,12 @@ class Sessions:
                         if isinstance(kept, FileItem):
                             changes.append(kept)
                         elif isinstance(kept, ExecutionResult):
-                            live.state_lost = kept.state_lost
                             await self._note(live, after(changes, live.names))
                         yield kept
+            except SandboxUnavailable as error:
+                raise SandboxDown(detail=str(error)) from error
             finally:
+                live.execution_id = ""
                 self._touch(live)
 
     # --- opening and ending -------------------------------------------------------------------------------------------
@@ -298,7 +319,7 @@ class Sessions:
             if file.id != layout.inputs.get(path)
         }
         try:
-            live.state_lost = await self._database.write(lambda tx: _insert(tx, row, layout.kept))
+            live.follows_another = await self._database.write(lambda tx: _insert(tx, row, layout.kept))
         except BaseException:
             await sandbox.close()
             raise

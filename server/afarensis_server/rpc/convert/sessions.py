@@ -15,7 +15,7 @@ _FILES = 20
 _STATUSES = enum_numbers(pb.SessionStatus, "SESSION_STATUS_", SessionStatus)
 
 
-def session_message(session: Session) -> pb.Session:
+def session_message(session: Session, active_execution_id: str = "") -> pb.Session:
     is_active = session.status is SessionStatus.ACTIVE
     return pb.Session(
         id=session.id,
@@ -31,6 +31,7 @@ def session_message(session: Session) -> pb.Session:
         limits=_limits_message(session.limits),
         file_ids=session.file_ids,
         metadata=session.metadata,
+        active_execution_id=active_execution_id,
     )
 
 

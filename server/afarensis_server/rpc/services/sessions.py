@@ -40,7 +40,8 @@ class SessionServicer(pb.SessionServiceServicer):
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         session = await self._sessions.get(project(), request.session_id)
-        return pb.GetSessionResponse(session=session_message(session))
+        running = self._sessions.active_execution(session.id)
+        return pb.GetSessionResponse(session=session_message(session, running))
 
     async def CloseSession(self, request: pb.CloseSessionRequest, context: Context) -> pb.CloseSessionResponse:
         session = await self._sessions.close(project(), request.session_id)

@@ -38,6 +38,8 @@ _STATUS = re.compile(rf"\[status: ({'|'.join(ExecutionStatus)})\]")
 #: Forms of a displayed value that a model reads, the best first.
 _TEXT_FORMS = ("text/plain", "text/markdown", "text/latex", "application/json", "text/html")
 
+_ENDED_BY_US = frozenset({ExecutionStatus.TIMEOUT, ExecutionStatus.OUT_OF_MEMORY})
+
 _EXPLANATIONS = {
     ExecutionStatus.TIMEOUT: "the code was stopped because it ran too long; do less in one call",
     ExecutionStatus.INTERRUPTED: "the code was interrupted",
@@ -98,7 +100,11 @@ def _output(items: Iterable[ExecutionItem], result: ExecutionResult) -> str:
                 pieces.append(_on_its_own_line(pieces, _display_text(item)))
     if result.error is not None:
         error = result.error
-        pieces.append(_on_its_own_line(pieces, error.traceback or f"{error.name}: {error.value}"))
+        said = f"{error.name}: {error.value}"
+        pieces.append(_on_its_own_line(pieces, error.traceback or said))
+        if error.traceback and result.status in _ENDED_BY_US:
+            # The traceback shows where the code was, the error which limit it met and what is left of the session.
+            pieces.append(_on_its_own_line(pieces, said))
     return "".join(pieces)
 
 
@@ -134,7 +140,8 @@ def _notes(items: Sequence[ExecutionItem], result: ExecutionResult, state_lost: 
     if len(changes) > _MAX_FILES:
         yield f"[note: {len(changes) - _MAX_FILES} more files changed]"
     for exceeded in result.exceeded_limits:
-        yield f"[note: the limit {_one_line(exceeded.name)} of {exceeded.limit} was reached]"
+        unit = " ms" if exceeded.name == "timeout" else ""
+        yield f"[note: the limit {_one_line(exceeded.name)} of {exceeded.limit}{unit} was reached]"
     if not items and result.error is None:
         yield "[note: no output]"
     if explanation := _EXPLANATIONS.get(result.status):

@@ -80,10 +80,14 @@ class LocalSession:
         await self._wake(interpreter, tree)
         return self
 
+    async def prepare(self) -> bool:
+        """Have an interpreter that takes code at once; see ``SandboxSession``."""
+        await self._settle()
+        return await self._replace_dead()
+
     async def execute(self, code: str, *, timeout_seconds: float) -> AsyncGenerator[ExecutionEvent, None]:
         """Run one cell; see ``SandboxSession``."""
-        await self._settle()
-        lost_before = await self._replace_dead()
+        lost_before = await self.prepare() and not self._loss_told
         assert self._interpreter is not None
         limits, grace = self._spec.limits, self._settings.grace_seconds
         self._seat.cgroup.reset_peak()
@@ -196,7 +200,7 @@ class LocalSession:
             await self._look()
 
     async def _replace_dead(self) -> bool:
-        """Have an interpreter that lives; whether state was lost with the last one that nobody was told of yet."""
+        """Have an interpreter that lives; whether it is another one than before."""
         if self._interpreter is not None and self._interpreter.alive:
             return False
         if self._interpreter is not None:
@@ -210,7 +214,7 @@ class LocalSession:
             await interpreter.end()
             raise
         self._interpreter = interpreter
-        return not self._loss_told
+        return True
 
     async def _look(self) -> None:
         self._snapshot = await asyncio.to_thread(take_snapshot, self._upper)
