@@ -215,6 +215,7 @@ def _shared_limits(settings: Settings) -> SharedLimits:
         metadata_value_characters=section.metadata_value_characters,
         function_name_characters=section.function_name_characters,
         temperature=section.temperature,
+        execution_seconds=settings.sandbox.max_execution_seconds,
     )
 
 
@@ -230,7 +231,6 @@ def _assistant_limits(settings: Settings) -> AssistantLimits:
     )
 
 
-        execution_seconds=settings.sandbox.max_execution_seconds,
 def _thread_limits(settings: Settings) -> ThreadLimits:
     section = settings.limits
     return ThreadLimits(
@@ -265,6 +265,7 @@ def _run_limits(settings: Settings) -> RunLimits:
         ttl_seconds=settings.runs.ttl_seconds,
         max_ttl_seconds=settings.runs.max_ttl_seconds,
         tool_output_characters=settings.limits.tool_output_characters,
+        shared=_shared_limits(settings),
     )
 
 
@@ -280,7 +281,6 @@ def _engine_settings(settings: Settings) -> EngineSettings:
 def _session_settings(settings: Settings) -> SessionSettings:
     section = settings.sandbox
     return SessionSettings(
-        shared=_shared_limits(settings),
         limits=SessionLimits(
             memory_bytes=section.memory_bytes,
             cpu_cores=section.cpu_cores,
