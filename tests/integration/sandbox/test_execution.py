@@ -157,6 +157,30 @@ async def test_death_between_cells_is_told_by_the_next(session: SandboxSession) 
     assert (cell.value, cell.result.state_lost) == ("2", True)
 
 
+async def test_closing_the_session_ends_what_runs_in_it(driver: SandboxDriver) -> None:
+    async with opened(driver) as session:
+        task = asyncio.create_task(run(session, "while True: pass", timeout_seconds=60))
+        await asyncio.wait([task], timeout=0.2)
+    cell = await asyncio.wait_for(task, 5)
+    assert (cell.status, cell.result.state_lost) == (ExecutionStatus.SESSION_LOST, True)
+
+
+async def test_closing_the_session_does_not_wait_for_a_reader_that_stopped(driver: SandboxDriver) -> None:
+    async with asyncio.timeout(5), opened(driver) as session:
+        events = session.execute("print('go', flush=True)\nwhile True: pass", timeout_seconds=60)
+        await anext(events)
+    await events.aclose()
+
+
+async def test_another_interpreter_is_told_before_code_runs_in_it(session: SandboxSession) -> None:
+    assert not await session.prepare()
+    await run(session, "import os; os._exit(3)")
+    assert await session.prepare()
+    assert not await session.prepare()
+    cell = await run(session, "1 + 1")
+    assert (cell.value, cell.result.state_lost) == ("2", False)
+
+
 async def test_sys_exit_keeps_the_interpreter(session: SandboxSession) -> None:
     await run(session, "x = 5")
     assert not (await run(session, "import sys; sys.exit(2)")).result.state_lost

@@ -38,8 +38,9 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def cgroups_of_servers() -> list[str]:
-    places = Path("/sys/fs/cgroup").glob("**/afarensis-*/session-*") if os.geteuid() == 0 else []
+def cgroups_of(server: int) -> list[str]:
+    """The groups of a server's sessions, by the server's process id."""
+    places = Path("/sys/fs/cgroup").glob(f"**/afarensis-{server}-*/session-*") if os.geteuid() == 0 else []
     return sorted(str(place) for place in places)
 
 
@@ -84,11 +85,12 @@ async def test_a_used_up_zygote_is_replaced_without_touching_sessions(tmp_path: 
 
 
 async def test_closed_sessions_leave_nothing_behind(tmp_path: Path) -> None:
+    others = cgroups_of(os.getpid())
     async with local(tmp_path, pool_size=1) as driver:
         for _ in range(2):
             async with opened(driver) as session:
                 await run(session, "1")
-        descriptors, groups = open_descriptors(), len(cgroups_of_servers())
+        descriptors, groups = open_descriptors(), len(cgroups_of(os.getpid()))
         pids = []
         for _ in range(20):
             async with opened(driver) as session:
@@ -97,9 +99,9 @@ async def test_closed_sessions_leave_nothing_behind(tmp_path: Path) -> None:
             await session.close()
         assert not processes().intersection(pids)
         assert abs(open_descriptors() - descriptors) <= 6  # one parked interpreter more or less
-        assert len(cgroups_of_servers()) <= groups + 1
+        assert len(cgroups_of(os.getpid())) <= groups + 1
         assert list((tmp_path / "work" / "lower").iterdir()) == []
-    assert not any(f"afarensis-{os.getpid()}" in group for group in cgroups_of_servers())
+    assert cgroups_of(os.getpid()) == others
 
 
 async def test_without_control_groups_memory_is_limited_by_process(tmp_path: Path) -> None:
@@ -157,4 +159,4 @@ async def test_a_killed_server_leaves_no_process_and_its_rest_is_swept(tmp_path:
     server = await asyncio.to_thread(_kill_server, tmp_path)
     async with local(tmp_path):
         assert list((tmp_path / "work" / "lower").iterdir()) == []
-        assert not [group for group in cgroups_of_servers() if f"afarensis-{server}" in group]
+        assert cgroups_of(server) == []

@@ -5,6 +5,7 @@ Files in /mnt/data, /tmp and /dev/shm lie in memory and count as their session's
 """
 
 import os
+import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from ..driver import SessionLimits
 from .settings import CgroupMode
 
-#: Of the directories that hold the groups of one server's sessions; its process id follows.
+#: Of the directories that hold the groups of one driver's sessions; the server's process id follows.
 _PREFIX = "afarensis-"
 _PERIOD_MICROSECONDS = 100_000
 _CONTROLLERS = ("memory", "cpu", "pids")
@@ -145,9 +146,10 @@ class Cgroups:
         if mode is CgroupMode.OFF:
             return cls(0, {}, "turned off by the setting cgroups")
         problems: list[str] = []
+        name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
         for version, finder in ((2, _find_version_2), (1, _find_version_1)):
             try:
-                parents = finder()
+                parents = finder(name)
             except OSError as error:
                 problems.append(f"version {version}: {error.strerror} ({error.filename})")
                 continue
@@ -162,7 +164,8 @@ class Cgroups:
         self._leftover = [group for group in self._leftover if not group.remove()]
         directories = {controller: parent / name for controller, parent in self._parents.items()}
         for directory in set(directories.values()):
-            directory.mkdir(exist_ok=True)
+            # With its parent, should somebody have tidied up.
+            directory.mkdir(parents=True, exist_ok=True)
         return Cgroup(self.version, directories)
 
     def remove(self, group: Cgroup) -> None:
@@ -179,7 +182,7 @@ class Cgroups:
                 parent.rmdir()
 
 
-def _find_version_1() -> dict[str, Path]:
+def _find_version_1(name: str) -> dict[str, Path]:
     own = _own_groups()
     parents: dict[str, Path] = {}
     for kind, root, mount_point, options in _mounts():
@@ -187,19 +190,19 @@ def _find_version_1() -> dict[str, Path]:
             continue
         for controller in set(options) & set(_VERSION_1):
             place = _below(mount_point, root, own.get(controller, "/"))
-            parents[controller] = _make_parent(place)
+            parents[controller] = _make_parent(place, name)
     return parents
 
 
-def _find_version_2() -> dict[str, Path]:
+def _find_version_2(name: str) -> dict[str, Path]:
     own = _own_groups()
     for kind, root, mount_point, _ in _mounts():
         if kind == "cgroup2":
-            return _delegate(_below(mount_point, root, own.get("", "/")))
+            return _delegate(_below(mount_point, root, own.get("", "/")), name)
     return {}
 
 
-def _delegate(place: Path) -> dict[str, Path]:
+def _delegate(place: Path, name: str) -> dict[str, Path]:
     """Make our group hand its controllers down, which takes that no process is in the group itself."""
     offered = set((place / "cgroup.controllers").read_text().split()) & set(_CONTROLLERS)
     if not {"memory", "pids"} <= offered:
@@ -212,20 +215,21 @@ def _delegate(place: Path) -> dict[str, Path]:
             for pid in (place / "cgroup.procs").read_text().split():
                 (server / "cgroup.procs").write_text(pid)
         _enable(place, missing)
-    parent = _make_parent(place)
+    parent = _make_parent(place, name)
     _enable(parent, offered)
     return dict.fromkeys(offered, parent)
 
 
-def _make_parent(place: Path) -> Path:
-    """The directory of this process's sessions, beside which those of servers that were killed are swept."""
-    for old in place.glob(f"{_PREFIX}*"):
-        pid = old.name.removeprefix(_PREFIX)
+def _make_parent(place: Path, name: str) -> Path:
+    """The directory of one driver's sessions, beside which those of servers that were killed are swept."""
+    # A server that is started anew may have a group beside its former one.
+    for old in (*place.glob(f"{_PREFIX}*"), *place.parent.glob(f"*/{_PREFIX}*")):
+        pid = old.name.removeprefix(_PREFIX).partition("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():
             for directory in (*(path for path in old.iterdir() if path.is_dir()), old):
                 with suppress(OSError):
                     directory.rmdir()
-    parent = place / f"{_PREFIX}{os.getpid()}"
+    parent = place / name
     parent.mkdir(exist_ok=True)
     return parent
 

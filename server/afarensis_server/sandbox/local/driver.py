@@ -1,6 +1,7 @@
 """The local driver: sessions as isolated processes of this machine, forked from a zygote with everything imported."""
 
 import asyncio
+import resource
 import secrets
 import shutil
 from types import TracebackType
@@ -13,6 +14,10 @@ from .layers import inspect
 from .pool import Pool
 from .session import LocalSession
 from .settings import LocalSandboxSettings
+
+#: File descriptors of the server: of one session (its process, socket, two pipes, two directories), and of all else.
+_SESSION_DESCRIPTORS = 6
+_OTHER_DESCRIPTORS = 4096
 
 
 class LocalSandbox:
@@ -31,6 +36,7 @@ class LocalSandbox:
         return "local"
 
     async def __aenter__(self) -> Self:
+        _allow_descriptors(self._settings)
         await asyncio.to_thread(self._prepare_directory)
         self._launcher = await Launcher(self._settings).__aenter__()
         self._pool = Pool(self._launcher, self._settings.pool_size)
@@ -64,7 +70,10 @@ class LocalSandbox:
         except BaseException:
             self._taken -= 1
             raise
-        return await self._start(spec, seat, interpreter)
+        try:
+            return await self._start(spec, seat, interpreter)
+        finally:
+            self._pool.refill()
 
     async def layers(self) -> list[Layer]:
         """The layers of isolation; see ``SandboxDriver``."""
@@ -101,3 +110,13 @@ class LocalSandbox:
         for name in ("lower", "volumes", "jail"):
             shutil.rmtree(work / name, ignore_errors=True)
             (work / name).mkdir()
+
+
+def _allow_descriptors(settings: LocalSandboxSettings) -> None:
+    """Raise this process's limit of open files, if it is too low for as many sessions, as far as the host allows."""
+    wanted = _OTHER_DESCRIPTORS + (settings.max_sessions + settings.pool_size) * _SESSION_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )

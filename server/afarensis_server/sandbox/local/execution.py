@@ -44,6 +44,7 @@ class Execution:
         grace_seconds: float,
     ) -> None:
         self._interpreter = interpreter
+        interpreter.hold()
         self._number = number
         self._grace_seconds = grace_seconds
         self._loop = asyncio.get_running_loop()
@@ -110,8 +111,16 @@ class Execution:
     async def settle(self) -> None:
         """Stop the code and let it end, with nobody looking."""
         self.stop(Stop.INTERRUPT)
-        while not self.over:
-            await self.advance()
+        try:
+            while not self.over:
+                await self.advance()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the interpreter."""
+        self._timer.cancel()
+        self._interpreter.release()
 
     def _interrupt(self) -> None:
         self._interpreter.signal(signal.SIGINT)

@@ -50,6 +50,9 @@ class Interpreter:
         self.frames = FrameBuffer(MAX_HEADER, MAX_BODY)
         self.stdout = stdout
         self.stderr = stderr
+        #: Puts it into its control group. Nothing of a user's may run before that is done.
+        self.attached: asyncio.Task[None] | None = None
+        self._holders = 1
         self._ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         control.setblocking(False)
         os.set_blocking(stdout, False)
@@ -104,11 +107,16 @@ class Interpreter:
             raise SandboxUnavailable(f"a waiting interpreter {self._last_words()}") from error
 
     async def wait_ready(self, seconds: float) -> None:
-        """Wait for the guest's word that it takes requests."""
+        """Wait until it is in its control group, and for the guest's word that it takes requests."""
         ready = await wait_readable((self.control.fileno(), self.pidfd), seconds)
         data = self.control.recv(_READY_SIZE) if self.control.fileno() in ready else b""
         if [header for header, _ in self.frames.feed(data)] != [{"type": "ready"}]:
             raise SandboxUnavailable(f"a new interpreter {self._last_words() if ready else 'does not answer'}")
+        if self.attached is not None:
+            try:
+                await asyncio.shield(self.attached)
+            except OSError as error:
+                raise SandboxUnavailable(f"a new interpreter cannot be put into its control group: {error}") from error
 
     def _last_words(self) -> str:
         """What the process said on its way out, before it ran any user's code."""
@@ -119,11 +127,28 @@ class Interpreter:
 
     async def end(self) -> None:
         """Kill it, if it still runs, wait until it is gone, and close what belongs to it."""
+        if self.attached is not None:
+            await asyncio.wait([self.attached])
+            if not self.attached.cancelled():
+                self.attached.exception()  # taken note of: it does not matter any more
         self.signal(signal.SIGKILL)
+        # The end of the first of a pid namespace: all that it started is gone, too. Of our own, since an execution may
+        # wait for the same, and the loop knows one waiter for each descriptor.
+        pidfd = os.dup(self.pidfd)
         try:
-            # Its last word is the pidfd's: then all that it started is gone, too.
-            await wait_readable((self.pidfd,), _REPORT_SECONDS)
+            await wait_readable((pidfd,), _REPORT_SECONDS)
         finally:
+            os.close(pidfd)
+            self.release()
+
+    def hold(self) -> None:
+        """Keep the descriptors open until ``release``, also when the process is ended in the meantime."""
+        self._holders += 1
+
+    def release(self) -> None:
+        """Close the descriptors, once nobody holds them: their numbers would be other files then."""
+        self._holders -= 1
+        if self._holders == 0:
             self.control.close()
             for descriptor in (self.pidfd, self.stdout, self.stderr):
                 os.close(descriptor)

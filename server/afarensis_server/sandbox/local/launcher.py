@@ -87,14 +87,9 @@ class Launcher:
         """Start an interpreter in a seat, parked."""
         zygote = await self._current_zygote()
         interpreter = await zygote.spawn(f"interpreter-{next(self._names)}", seat.user)
-        try:
-            # Moving a process between version 1 groups takes milliseconds.
-            await asyncio.to_thread(seat.cgroup.attach, interpreter.pid)
-        except BaseException as error:
-            await interpreter.end()
-            if isinstance(error, OSError):
-                raise SandboxUnavailable(f"a new interpreter cannot be put into its control group: {error}") from error
-            raise
+        # Moving a process between version 1 groups takes milliseconds, which the interpreter can use to get ready.
+        attaching = asyncio.to_thread(seat.cgroup.attach, interpreter.pid)
+        interpreter.attached = asyncio.create_task(attaching, name="sandbox-attach")
         return interpreter
 
     async def _current_zygote(self) -> Zygote:

@@ -24,15 +24,16 @@ class Pool:
 
     async def take(self) -> tuple[Seat, Interpreter]:
         """Take a seat with a parked interpreter, from the pool or, when it is empty, a new one."""
-        try:
-            while self._ready:
-                seat, interpreter = self._ready.popleft()
-                if interpreter.alive:
-                    return seat, interpreter
-                await self._discard(seat, interpreter)
-            return await self._make()
-        finally:
-            self._wanted.set()
+        while self._ready:
+            seat, interpreter = self._ready.popleft()
+            if interpreter.alive:
+                return seat, interpreter
+            await self._discard(seat, interpreter)
+        return await self._make()
+
+    def refill(self) -> None:
+        """Make up for what was taken. Best when a session is open: forking at the same time would slow it down."""
+        self._wanted.set()
 
     async def close(self) -> None:
         """Stop refilling and end what is parked."""

@@ -21,7 +21,7 @@ from .inputs import InputDirectory
 from .interpreter import Interpreter
 from .launcher import Launcher, Seat
 from .settings import LocalSandboxSettings
-from .verdict import Spent, Verdict
+from .verdict import CLOSED, Spent, Verdict
 
 _CHUNK = 256 * 1024
 #: Without a group for all of a session's memory, the limit of each process is all there is. With one, that limit only
@@ -105,8 +105,13 @@ class LocalSession:
                 yield change
         finally:
             self._execution = None
-            if not execution.over:
+            if execution.over or self._closed:
+                execution.close()
+            else:
                 self._settling = asyncio.create_task(execution.settle())
+        if self._closed:
+            yield CLOSED
+            return
         self._loss_told = execution.ending is not None
         usage = self._seat.cgroup.usage()
         cpu_seconds = self._interpreter.cpu_seconds() - cpu_before
@@ -132,13 +137,12 @@ class LocalSession:
         self._check_open()
         for name in await asyncio.to_thread(self._inputs.add, files):
             await self._launcher.supervisor.request("add_file", name=self.volume, file=name)
-        await self._look()
+        self._snapshot = await self._look()
 
     async def list_files(self) -> list[FileChange]:
         """All files that the session made or changed; see ``SandboxSession``."""
         self._check_open()
-        now = await asyncio.to_thread(take_snapshot, self._upper)
-        changes = compare(Snapshot(), now, self._inputs.files)
+        changes = compare(Snapshot(), await self._look(), self._inputs.files)
         return [change for change in changes if change.kind is not FileChangeKind.DELETED]
 
     async def read_file(self, path: str) -> AsyncIterator[bytes]:
@@ -197,7 +201,7 @@ class LocalSession:
         if self._settling is not None:
             await asyncio.shield(self._settling)
             self._settling = None
-            await self._look()
+            self._snapshot = await self._look()
 
     async def _replace_dead(self) -> bool:
         """Have an interpreter that lives; whether it is another one than before."""
@@ -216,12 +220,18 @@ class LocalSession:
         self._interpreter = interpreter
         return True
 
-    async def _look(self) -> None:
-        self._snapshot = await asyncio.to_thread(take_snapshot, self._upper)
+    async def _look(self) -> Snapshot:
+        if self._closed:
+            return self._snapshot
+        # Of its own: the session may be closed while the thread looks.
+        upper = os.dup(self._upper)
+        try:
+            return await asyncio.to_thread(take_snapshot, upper)
+        finally:
+            os.close(upper)
 
     async def _take_changes(self) -> list[FileChange]:
-        before = self._snapshot
-        await self._look()
+        before, self._snapshot = self._snapshot, await self._look()
         return compare(before, self._snapshot, self._inputs.files)
 
     def _peak(self, usage: Usage) -> int:

@@ -12,6 +12,15 @@ _KEPT = "The session's variables and files are still there."
 _GONE = "The session's variables are gone; its files are still there."
 
 
+#: What the reader of an execution gets whose session was closed.
+CLOSED = Result(
+    status=ExecutionStatus.SESSION_LOST,
+    wall_seconds=0.0,
+    error=CodeError(name="SessionLost", value="the session was closed while the code ran", traceback=""),
+    state_lost=True,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Spent:
     """What the host counted during one execution."""

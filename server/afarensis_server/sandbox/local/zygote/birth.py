@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 from . import jail, privileges, seccomp, syscalls
@@ -50,9 +51,12 @@ class Birth:
         privileges.die_with_parent()
         os.setsid()
         _place(control, stdout, stderr)
+        # When the host itself is out of memory, sessions go first.
+        Path("/proc/self/oom_score_adj").write_text("500")
         syscalls.set_hostname("sandbox")
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC | syscalls.MS_RDONLY
         syscalls.mount("proc", "/proc", "proc", flags, "hidepid=2,subset=pid")
+        privileges.limit_capabilities()
 
     def _confine(self, activation: dict[str, Any], tree: int) -> None:
         writable = syscalls.MS_NOSUID | syscalls.MS_NODEV

@@ -27,13 +27,17 @@ def become(user: int) -> None:
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
 
 
-def drop_capabilities() -> None:
-    """Empty all five capability sets, for good."""
+def limit_capabilities() -> None:
+    """Empty the set of capabilities that could ever be gained. Those that are held stay until ``drop_capabilities``."""
     for capability in range(_CAPABILITIES):
         try:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
         except OSError:
             break
+
+
+def drop_capabilities() -> None:
+    """Empty the other four sets, for good."""
     syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
     syscalls.prctl(syscalls.PR_SET_SECUREBITS, _SECURE_BITS)
     syscalls.clear_capabilities()
