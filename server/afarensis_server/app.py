@@ -17,7 +17,7 @@ import structlog
 from . import __version__
 from .assistants.service import AssistantLimits, Assistants
 from .domain.sessions import SessionLimits
-from .events.log import EventLog
+from .events.kinds import RunLog
 from .files.blobs import DirectoryBlobs
 from .files.service import FileLimits, Files
 from .rpc.calls import CallLimits
@@ -72,7 +72,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> str:
     blobs = DirectoryBlobs(directory / "files")
     files = await stack.enter_async_context(Files(database, blobs, _file_limits(settings)))
     models = await _open_models(settings, stack)
-    log = EventLog(database)
+    log = RunLog(database)
     sessions = await stack.enter_async_context(Sessions(database, files, driver, _session_settings(settings)))
     prompts = Prompts(
         database,

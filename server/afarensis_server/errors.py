@@ -100,6 +100,14 @@ class SessionNotFound(NotFound, reason="SESSION_NOT_FOUND"):
     """No session found with id '{id}'."""
 
 
+class ExecutionNotFound(NotFound, reason="EXECUTION_NOT_FOUND"):
+    """No execution found with id '{id}'. What code of a run did is in the steps of the run."""
+
+
+class SessionFileNotFound(NotFound, reason="SESSION_FILE_NOT_FOUND"):
+    """There is no regular file '{path}' below /mnt/data of session {session_id}."""
+
+
 # --- invalid arguments ------------------------------------------------------------------------------------------------
 
 

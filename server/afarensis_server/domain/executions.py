@@ -3,7 +3,9 @@
 The sandbox reports in the values of `sandbox.driver`; these are the same facts once files have ids.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -124,3 +126,72 @@ ExecutionItem = Annotated[OutputItem | DisplayItem | FileItem, Field(discriminat
 
 #: What an execution streams: Started first, ExecutionResult last.
 ExecutionEvent = Started | OutputItem | DisplayItem | FileItem | ExecutionResult
+
+
+class ExecutionEventType(StrEnum):
+    STARTED = "started"
+    OUTPUT = "output"
+    DISPLAY = "display"
+    FILE = "file"
+    RESULT = "result"
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedExecutionEvent:
+    """A stored event. ``sequence`` starts at 1 for each execution and has no gaps."""
+
+    execution_id: str
+    sequence: int
+    create_time: datetime
+    type: ExecutionEventType
+    event: ExecutionEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One piece of code that a client runs in a session. What became of it is in its log."""
+
+    id: str
+    project: str
+    create_time: datetime
+    session_id: str
+    code: str
+
+
+def continues(first: ExecutionItem, second: ExecutionItem) -> bool:
+    """Whether text goes on in the same output. Where something was dropped between, that place must stay visible."""
+    return (
+        isinstance(first, OutputItem)
+        and isinstance(second, OutputItem)
+        and second.stream is first.stream
+        and second.dropped_bytes == 0
+    )
+
+
+def merge_outputs(first: ExecutionItem, second: ExecutionItem, limit: int) -> OutputItem | None:
+    """Both as one output of at most ``limit`` characters; None where that is not possible."""
+    if not isinstance(first, OutputItem) or not isinstance(second, OutputItem) or not continues(first, second):
+        return None
+    if len(first.text) + len(second.text) > limit:
+        return None
+    return replace(first, text=first.text + second.text)
+
+
+def join_outputs(items: Iterable[ExecutionItem]) -> tuple[ExecutionItem, ...]:
+    """The items with neighboring texts of one stream as one."""
+    joined: list[ExecutionItem] = []
+    pieces: list[str] = []
+    for item in items:
+        if joined and isinstance(item, OutputItem) and continues(joined[-1], item):
+            pieces.append(item.text)
+            continue
+        _close(joined, pieces)
+        joined.append(item)
+    _close(joined, pieces)
+    return tuple(joined)
+
+
+def _close(joined: list[ExecutionItem], pieces: list[str]) -> None:
+    if pieces and isinstance(last := joined[-1], OutputItem):
+        joined[-1] = replace(last, text=last.text + "".join(pieces))
+    pieces.clear()

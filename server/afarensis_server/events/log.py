@@ -1,39 +1,65 @@
-"""The log of a run's events: stored before anyone sees them, read by cursor, gapless from 1.
+"""The log of a run's or an execution's events: stored before anyone sees them, read by cursor, gapless from 1.
 
-There is no queue per reader. A reader holds the sequence of the last event it handled, reads the table to its end, and
+There is no queue per reader. A reader holds the sequence of the last event it handled, reads the log to its end, and
 waits for the next append; it may come late, drop and come back, without anybody keeping anything for it.
+
+Where somebody follows a log, or writes it, the server remembers the newest events of it, a bounded few for all readers
+together, so that what was just stored is not read from the table again.
 """
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 from functools import partial
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, Table, bindparam, select
 
 from ..clock import now
-from ..domain.events import (
-    EventDraft,
-    EventPayload,
-    EventType,
-    MessageDelta,
-    RunEvent,
-    RunStepDelta,
-)
-from ..domain.runs import Run, RunStep
-from ..domain.threads import Message, Thread
-from ..errors import CursorPastEnd, RunNotFound, ShuttingDown
-from ..store import tables
+from ..errors import CursorPastEnd, NotFound, ShuttingDown
 from ..store.database import Database, Transaction
-from ..store.types import Codec
 
 #: Events that a reader takes from the table at a time: what a slow reader costs in memory.
 _READ_LIMIT = 100
+#: Bytes of the newest events of one log that are remembered, as they are stored.
+_TAIL_BYTES = 256 * 1024
 
-_logs = tables.event_logs.c
-_events = tables.events.c
+
+class Logged(Protocol):
+    """An event that has its place in a log."""
+
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def type(self) -> StrEnum: ...
+
+
+D = TypeVar("D")
+E = TypeVar("E", bound=Logged)
+
+
+@dataclass(frozen=True, slots=True)
+class EventKind(Generic[D, E]):
+    """What the logs of one noun hold, and where: ``D`` is an event before it has its place, ``E`` one that has."""
+
+    #: The counter of each log, and the events of all.
+    logs: Table
+    events: Table
+    #: The column of both that says whose log it is.
+    owner: str
+    #: An event as stored: its type, and its payload as JSON.
+    encode: Callable[[D], tuple[StrEnum, str]]
+    decode: Callable[[StrEnum, str], D]
+    #: The event of an owner at a sequence.
+    place: Callable[[str, int, datetime, D], E]
+    #: What nothing can follow.
+    ends: frozenset[StrEnum]
+    #: Raised, with the owner's id, when there is no such log.
+    not_found: type[NotFound]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,206 +70,260 @@ class Heartbeat:
 
 
 class LogEnded(Exception):
-    """An event was to follow the one that ended the run."""
+    """An event was to follow the one that ended the log."""
 
-    def __init__(self, run_id: str) -> None:
-        super().__init__(f"nothing can follow the event that ended run {run_id}")
+    def __init__(self, owner_id: str) -> None:
+        super().__init__(f"nothing can follow the event that ended {owner_id}")
 
 
-class LogPage(NamedTuple):
+class LogState(NamedTuple):
+    """How far a log has come."""
+
+    last_sequence: int
+    #: Whether the event ``last_sequence`` is the one that ended the log.
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage(Generic[E]):
     """Some events of a log, and how far it had come when they were read."""
 
-    events: list[RunEvent]
+    events: list[E]
     last_sequence: int
-    #: Whether the event ``last_sequence`` is the one that ended the run.
+    #: Whether the event ``last_sequence`` is the one that ended the log.
     ended: bool
 
 
-class _State(NamedTuple):
-    last_sequence: int
-    ended: bool
+class Tail(Generic[E]):
+    """The newest events of one log, as far as they were appended here; it lives as long as somebody holds it."""
+
+    __slots__ = ("__weakref__", "_events", "_size", "appended", "state")
+
+    def __init__(self) -> None:
+        self._events: deque[tuple[E, int]] = deque()
+        self._size = 0
+        #: None while nothing has been appended here: only the table knows.
+        self.state: LogState | None = None
+        #: What readers wait for, if there are any.
+        self.appended: asyncio.Future[None] | None = None
+
+    def add(self, events: Sequence[tuple[E, int]], ended: bool) -> None:
+        """Take what was appended, each event with its size in bytes."""
+        first = events[0][0].sequence
+        if self.state is not None and self.state.last_sequence + 1 != first:
+            self.forget()  # another server appended in between
+        self._events.extend(events)
+        self._size += sum(size for _, size in events)
+        self.state = LogState(events[-1][0].sequence, ended)
+        while self._size > _TAIL_BYTES:
+            self._size -= self._events.popleft()[1]
+
+    def forget(self) -> None:
+        self._events.clear()
+        self._size = 0
+        self.state = None
+
+    def after(self, sequence: int) -> list[E] | None:
+        """The events behind a cursor; None when only the table knows them."""
+        if self.state is None or sequence > self.state.last_sequence:
+            return None
+        missing = self.state.last_sequence - sequence
+        if missing > len(self._events):
+            return None
+        return [event for event, _ in list(self._events)[len(self._events) - missing :]]
+
+    def waiter(self) -> asyncio.Future[None]:
+        if self.appended is None:
+            self.appended = asyncio.get_running_loop().create_future()
+        return self.appended
+
+    def wake(self) -> None:
+        if self.appended is not None:
+            self.appended.set_result(None)
+            self.appended = None
 
 
-def _codec_of(event_type: EventType) -> Codec[EventPayload]:
-    match event_type:
-        case EventType.THREAD_CREATED:
-            return _THREAD
-        case EventType.STEP_DELTA:
-            return _STEP_DELTA
-        case EventType.MESSAGE_DELTA:
-            return _MESSAGE_DELTA
-    if event_type.startswith("thread.message."):
-        return _MESSAGE
-    return _STEP if event_type.startswith("thread.run.step.") else _RUN
+class EventLog(Generic[D, E]):
+    """The logs of all runs, or of all executions. It belongs to the database's event loop."""
 
-
-_THREAD, _RUN, _STEP, _STEP_DELTA, _MESSAGE, _MESSAGE_DELTA = (
-    Codec[EventPayload](payload) for payload in (Thread, Run, RunStep, RunStepDelta, Message, MessageDelta)
-)
-_CODECS = {event_type: _codec_of(event_type) for event_type in EventType}
-
-_take_sequences = (
-    tables.event_logs.update()
-    .where(_logs.run_id == bindparam("run"), _logs.project == bindparam("tenant"), _logs.ended.is_(False))
-    .values(last_sequence=_logs.last_sequence + bindparam("count"), ended=bindparam("ends"))
-    .returning(_logs.last_sequence)
-)
-_insert_events = tables.events.insert()
-_select_state = select(_logs.last_sequence, _logs.ended).where(
-    _logs.run_id == bindparam("run"), _logs.project == bindparam("tenant")
-)
-_select_events = (
-    select(_events.sequence, _events.create_time, _events.type, _events.payload)
-    .where(
-        _events.run_id == bindparam("run"),
-        _events.project == bindparam("tenant"),
-        _events.sequence > bindparam("after"),
-    )
-    .order_by(_events.sequence)
-)
-_select_some_events = _select_events.limit(bindparam("most"))
-
-
-class EventLog:
-    """The logs of all runs. It belongs to the database's event loop."""
-
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, kind: EventKind[D, E]) -> None:
         self._database = database
-        #: What the readers of a run wait for; gone with the last of them.
-        self._appended: weakref.WeakValueDictionary[str, asyncio.Future[None]] = weakref.WeakValueDictionary()
+        self._kind = kind
+        self._statements = _Statements(kind)
+        self._tails: weakref.WeakValueDictionary[tuple[str, str], Tail[E]] = weakref.WeakValueDictionary()
         self._draining = False
 
-    def append(self, tx: Transaction, project: str, run_id: str, drafts: Sequence[EventDraft]) -> list[RunEvent]:
-        """Append events within a unit of work, and wake the run's readers once it is committed.
+    def append(self, tx: Transaction, project: str, owner_id: str, drafts: Sequence[D]) -> list[E]:
+        """Append events within a unit of work, and wake the log's readers once it is committed.
 
-        Raises RunNotFound when the run is gone, and LogEnded after an event that ends the run.
+        Raises NotFound when the owner is gone, and LogEnded after an event that ends the log.
         """
         if not drafts:
             return []
-        ends = drafts[-1].type.ends_run
-        if any(draft.type.ends_run for draft in drafts[:-1]):
-            raise LogEnded(run_id)
+        kind = self._kind
+        encoded = [kind.encode(draft) for draft in drafts]
+        ends = encoded[-1][0] in kind.ends
+        if any(event_type in kind.ends for event_type, _ in encoded[:-1]):
+            raise LogEnded(owner_id)
         last = tx.connection.execute(
-            _take_sequences, {"run": run_id, "tenant": project, "count": len(drafts), "ends": ends}
+            self._statements.take, {"owner_id": owner_id, "tenant": project, "count": len(drafts), "ends": ends}
         ).scalar_one_or_none()
         if last is None:
-            _state(tx.connection, project, run_id)
-            raise LogEnded(run_id)
+            self._state(tx.connection, project, owner_id)
+            raise LogEnded(owner_id)
         time = now()
-        stored = [
-            RunEvent(run_id, sequence, time, draft.type, draft.payload)
-            for sequence, draft in enumerate(drafts, last - len(drafts) + 1)
-        ]
+        first = last - len(drafts) + 1
         tx.connection.execute(
-            _insert_events,
+            self._statements.insert,
             [
                 {
                     "project": project,
-                    "run_id": run_id,
-                    "sequence": event.sequence,
+                    kind.owner: owner_id,
+                    "sequence": sequence,
                     "create_time": time,
-                    "type": event.type,
-                    "payload": _CODECS[event.type].encode(event.payload),
+                    "type": event_type,
+                    "payload": payload,
                 }
-                for event in stored
+                for sequence, (event_type, payload) in enumerate(encoded, first)
             ],
         )
-        tx.after_commit(partial(self.wake, run_id))
+        stored = [kind.place(owner_id, sequence, time, draft) for sequence, draft in enumerate(drafts, first)]
+        sized = [(event, len(payload)) for event, (_, payload) in zip(stored, encoded, strict=True)]
+        tx.after_commit(partial(self._appended, (project, owner_id), sized, ends))
         return stored
 
-    async def read(self, project: str, run_id: str, after_sequence: int, limit: int) -> list[RunEvent]:
+    async def read(self, project: str, owner_id: str, after_sequence: int, limit: int) -> list[E]:
         """The next events behind a cursor, at most this many."""
-        return await self._database.read(lambda connection: _read(connection, project, run_id, after_sequence, limit))
+        return await self._database.read(
+            lambda connection: self._read(connection, project, owner_id, after_sequence, limit)
+        )
 
-    async def page(self, project: str, run_id: str, after_sequence: int, limit: int) -> LogPage:
-        """The next events behind a cursor, at most this many. Raises RunNotFound and CursorPastEnd."""
+    async def page(self, project: str, owner_id: str, after_sequence: int, limit: int) -> LogPage[E]:
+        """The next events behind a cursor, at most this many. Raises NotFound and CursorPastEnd."""
 
-        def read(connection: Connection) -> LogPage:
+        def read(connection: Connection) -> LogPage[E]:
             # The state first: what is appended between the two may be among the events, but is never missing.
-            state = _state(connection, project, run_id)
+            state = self._state(connection, project, owner_id)
             if after_sequence > state.last_sequence:
                 raise CursorPastEnd(after_sequence=after_sequence, last_sequence=state.last_sequence)
-            return LogPage(_read(connection, project, run_id, after_sequence, limit), *state)
+            return LogPage(self._read(connection, project, owner_id, after_sequence, limit), *state)
 
         return await self._database.read(read)
 
-    async def read_all(self, project: str, run_id: str) -> list[RunEvent]:
-        return await self._database.read(lambda connection: _read(connection, project, run_id, 0, None))
+    async def read_all(self, project: str, owner_id: str) -> list[E]:
+        return await self._database.read(lambda connection: self._read(connection, project, owner_id, 0, None))
 
-    async def last_sequence(self, project: str, run_id: str) -> int:
-        """The sequence of the last event, 0 before the first. Raises RunNotFound."""
-        state = await self._database.read(lambda connection: _state(connection, project, run_id))
-        return state.last_sequence
+    async def last_sequence(self, project: str, owner_id: str) -> int:
+        """The sequence of the last event, 0 before the first. Raises NotFound."""
+        return (await self._database.read(lambda connection: self._state(connection, project, owner_id))).last_sequence
+
+    def tail(self, project: str, owner_id: str) -> Tail[E]:
+        """The log's newest events, remembered from now on for as long as this is held."""
+        key = (project, owner_id)
+        tail = self._tails.get(key)
+        if tail is None:
+            tail = self._tails[key] = Tail()
+        return tail
 
     async def follow(
-        self, project: str, run_id: str, after_sequence: int, heartbeat_seconds: float
-    ) -> AsyncGenerator[RunEvent | Heartbeat, None]:
-        """A heartbeat, then the events behind the cursor: those stored, those to come, until the one that ends the run.
+        self, project: str, owner_id: str, after_sequence: int, heartbeat_seconds: float
+    ) -> AsyncGenerator[E | Heartbeat, None]:
+        """A heartbeat, then the events behind the cursor: those stored, those to come, until the one that ends the log.
 
-        Another heartbeat comes whenever nothing else did for so long. Raises RunNotFound (also when the run is deleted
+        Another heartbeat comes whenever nothing else did for so long. Raises NotFound (also when the owner is deleted
         meanwhile), CursorPastEnd, and ShuttingDown once `drain` is called.
         """
         cursor = after_sequence
-        state = await self._database.read(lambda connection: _state(connection, project, run_id))
+        tail = self.tail(project, owner_id)
+        state = tail.state
+        if state is None or cursor > state.last_sequence:
+            state = await self._database.read(lambda connection: self._state(connection, project, owner_id))
         if cursor > state.last_sequence:
             raise CursorPastEnd(after_sequence=cursor, last_sequence=state.last_sequence)
         yield Heartbeat(state.last_sequence)
         if state.ended and cursor == state.last_sequence:
             return
-        woken: set[asyncio.Future[None]] = set()
+        # What was woken here, was appended here. After a silence the table is asked: others may append, too.
+        woken, is_heard = False, True
         while True:
             # Both before reading: an append in between is not missed then, nor one before the drain.
-            appended, draining = self._waiter(run_id), self._draining
-            events = await self.read(project, run_id, cursor, _READ_LIMIT)
+            appended, draining = tail.waiter(), self._draining
+            known = tail.after(cursor) if is_heard else None
+            events = await self.read(project, owner_id, cursor, _READ_LIMIT) if known is None else known
             for event in events:
                 yield event
                 cursor = event.sequence
-                if event.type.ends_run:
+                if event.type in self._kind.ends:
                     return
-            if len(events) == _READ_LIMIT:
+            if known is None and len(events) == _READ_LIMIT:
                 continue
-            if woken and not events:
-                await self.last_sequence(project, run_id)  # raises when the run was deleted
+            if woken and known is None and not events:
+                await self.last_sequence(project, owner_id)  # raises when the owner was deleted
             if draining:
                 raise ShuttingDown
             # Not wait_for: it would cancel the future for the other readers, too.
-            woken, _ = await asyncio.wait((appended,), timeout=heartbeat_seconds)
+            done, _ = await asyncio.wait((appended,), timeout=heartbeat_seconds)
+            woken = is_heard = bool(done)
             if not woken:
-                yield Heartbeat(await self.last_sequence(project, run_id))
+                yield Heartbeat(await self.last_sequence(project, owner_id))
 
     def drain(self) -> None:
         """Let every reader go, those to come as well: they raise ShuttingDown where they would wait."""
         self._draining = True
-        for run_id in list(self._appended):
-            self.wake(run_id)
+        for tail in list(self._tails.values()):
+            tail.wake()
 
-    def wake(self, run_id: str) -> None:
-        """Let the readers of a run look again: something was appended, or the run was deleted."""
-        waiter = self._appended.pop(run_id, None)
-        if waiter is not None:
-            waiter.set_result(None)
+    def deleted(self, project: str, owner_id: str) -> None:
+        """Let the readers of a log learn that its owner was deleted."""
+        if (tail := self._tails.get((project, owner_id))) is not None:
+            tail.forget()
+            tail.wake()
 
-    def _waiter(self, run_id: str) -> asyncio.Future[None]:
-        waiter = self._appended.get(run_id)
-        if waiter is None:
-            waiter = self._appended[run_id] = asyncio.get_running_loop().create_future()
-        return waiter
+    def _appended(self, key: tuple[str, str], events: Sequence[tuple[E, int]], ended: bool) -> None:
+        if (tail := self._tails.get(key)) is not None:
+            tail.add(events, ended)
+            tail.wake()
+
+    def _state(self, connection: Connection, project: str, owner_id: str) -> LogState:
+        row = connection.execute(self._statements.state, {"owner_id": owner_id, "tenant": project}).one_or_none()
+        if row is None:
+            raise self._kind.not_found(id=owner_id)
+        return LogState(row.last_sequence, row.ended)
+
+    def _read(self, connection: Connection, project: str, owner_id: str, after: int, limit: int | None) -> list[E]:
+        parameters = {"owner_id": owner_id, "tenant": project, "after": after}
+        if limit is None:
+            rows = connection.execute(self._statements.all, parameters)
+        else:
+            rows = connection.execute(self._statements.some, {**parameters, "most": limit})
+        kind = self._kind
+        return [
+            kind.place(owner_id, sequence, time, kind.decode(event_type, payload))
+            for sequence, time, event_type, payload in rows
+        ]
 
 
-def _state(connection: Connection, project: str, run_id: str) -> _State:
-    row = connection.execute(_select_state, {"run": run_id, "tenant": project}).one_or_none()
-    if row is None:
-        raise RunNotFound(id=run_id)
-    return _State(row.last_sequence, row.ended)
+class _Statements:
+    """The statements of one kind, built once: building one costs more than running it."""
 
-
-def _read(connection: Connection, project: str, run_id: str, after: int, limit: int | None) -> list[RunEvent]:
-    parameters = {"run": run_id, "tenant": project, "after": after}
-    if limit is None:
-        rows = connection.execute(_select_events, parameters)
-    else:
-        rows = connection.execute(_select_some_events, {**parameters, "most": limit})
-    return [
-        RunEvent(run_id, sequence, time, event_type, _CODECS[event_type].decode(payload))
-        for sequence, time, event_type, payload in rows
-    ]
+    def __init__(self, kind: EventKind[Any, Any]) -> None:
+        logs, events = kind.logs.c, kind.events.c
+        is_log = (logs[kind.owner] == bindparam("owner_id"), logs.project == bindparam("tenant"))
+        self.take = (
+            kind.logs.update()
+            .where(*is_log, logs.ended.is_(False))
+            .values(last_sequence=logs.last_sequence + bindparam("count"), ended=bindparam("ends"))
+            .returning(logs.last_sequence)
+        )
+        self.insert = kind.events.insert()
+        self.state = select(logs.last_sequence, logs.ended).where(*is_log)
+        self.all = (
+            select(events.sequence, events.create_time, events.type, events.payload)
+            .where(
+                events[kind.owner] == bindparam("owner_id"),
+                events.project == bindparam("tenant"),
+                events.sequence > bindparam("after"),
+            )
+            .order_by(events.sequence)
+        )
+        self.some = self.all.limit(bindparam("most"))

@@ -40,7 +40,7 @@ from .drafts import CodeCallDraft, outputs_of
 from .models.code_interpreter import parse_code
 from .models.protocol import FinishReason, Model, ModelRequest
 from .prompt import Prompts
-from .recorder import Recorder
+from .recorder import RunRecorder
 from .states import IllegalTransition, advance
 from .turn import AskedCall, Turn
 from .writer import Writer
@@ -73,7 +73,7 @@ class Conversation:
         run: Run,
         *,
         database: Database,
-        recorder: Recorder,
+        recorder: RunRecorder,
         sessions: Sessions,
         model: Model,
         prompts: Prompts,

@@ -16,7 +16,7 @@ from ..domain.events import (
     RunStepDelta,
     ToolCallDelta,
 )
-from ..domain.executions import ExecutionItem, ExecutionResult, OutputItem
+from ..domain.executions import ExecutionItem, ExecutionResult, OutputItem, continues, merge_outputs
 from ..domain.runs import CodeInterpreterCall, FunctionCall, ToolCall, ToolCalls
 from ..domain.threads import MessageContent, RefusalContent, TextContent
 
@@ -80,15 +80,6 @@ class _Output:
             return replace(self.first, text=self.first.text + "".join(self.pieces))
         return self.first
 
-    def continues_with(self, item: ExecutionItem) -> bool:
-        """Text goes on in the same output unless something was dropped between: that place must stay visible."""
-        return (
-            isinstance(self.first, OutputItem)
-            and isinstance(item, OutputItem)
-            and item.stream is self.first.stream
-            and item.dropped_bytes == 0
-        )
-
 
 class CodeCallDraft:
     """A code interpreter call: its input as the model writes it, then what the code puts out."""
@@ -109,7 +100,7 @@ class CodeCallDraft:
     def place(self, item: ExecutionItem) -> OutputDelta:
         """The delta that adds this item: behind the last output, or continuing it."""
         last = len(self._outputs) - 1
-        if last >= 0 and self._outputs[last].continues_with(item):
+        if last >= 0 and continues(self._outputs[last].first, item):
             return OutputDelta(last, item)
         return OutputDelta(last + 1, item)
 
@@ -227,12 +218,8 @@ def _merge_code_deltas(
     (first,), (second,) = one.outputs, two.outputs
     if first.index != second.index:
         return None
-    if not isinstance(first.item, OutputItem) or not isinstance(second.item, OutputItem):
-        return None
-    if len(first.item.text) + len(second.item.text) > limit:
-        return None
-    text = replace(first.item, text=first.item.text + second.item.text)
-    return replace(one, outputs=(OutputDelta(first.index, text),))
+    merged = merge_outputs(first.item, second.item, limit)
+    return None if merged is None else replace(one, outputs=(OutputDelta(first.index, merged),))
 
 
 def outputs_of(calls: Iterable[ToolCall]) -> list[ExecutionItem]:

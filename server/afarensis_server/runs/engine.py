@@ -14,7 +14,7 @@ from ..clock import now
 from ..domain.events import EventDraft
 from ..domain.runs import Run, RunError, RunErrorCode, RunStatus
 from ..errors import DomainError, ResourceExhausted, RunNotFound
-from ..events.log import EventLog
+from ..events.kinds import RunLog
 from ..sessions.service import Sessions
 from ..store import queue, runs
 from ..store.database import Database
@@ -23,7 +23,7 @@ from .closing import Unfinished, close_run, unfinished_from
 from .conversation import Conversation, ConversationLimits
 from .models.protocol import Model, ModelError
 from .prompt import Prompts
-from .recorder import Recorder
+from .recorder import RunRecorder
 from .recovery import take_up
 from .states import IllegalTransition
 
@@ -56,7 +56,7 @@ class RunEngine:
     def __init__(
         self,
         database: Database,
-        log: EventLog,
+        log: RunLog,
         sessions: Sessions,
         model: Model,
         prompts: Prompts,
@@ -180,7 +180,7 @@ class RunEngine:
     async def _work(self, run: Run) -> None:
         """Carry a run on until it is over, waits for its client, or is stopped."""
         log = _log.bind(run_id=run.id, thread_id=run.thread_id)
-        recorder = Recorder(self._database, self._event_log, run.project, run.id)
+        recorder = RunRecorder(self._database, self._event_log, run.project, run.id)
         try:
             taken = await self._take_up(recorder, run)
             if taken.status.is_terminal:
@@ -219,7 +219,7 @@ class RunEngine:
             talk.cancel()
             await asyncio.wait({talk})
 
-    async def _take_up(self, recorder: Recorder, run: Run) -> Run:
+    async def _take_up(self, recorder: RunRecorder, run: Run) -> Run:
         if run.status is RunStatus.QUEUED:
             return run
         stored = await self._event_log.read_all(run.project, run.id)
@@ -232,7 +232,7 @@ class RunEngine:
 
     async def _conclude(
         self,
-        recorder: Recorder,
+        recorder: RunRecorder,
         run: Run,
         unfinished: Unfinished,
         stopped: _Stop | None,
@@ -254,12 +254,12 @@ class RunEngine:
 
     async def end_idle(self, run: Run, status: RunStatus) -> Run | None:
         """End a run that nobody works on; None when somebody moved it first."""
-        recorder = Recorder(self._database, self._event_log, run.project, run.id)
+        recorder = RunRecorder(self._database, self._event_log, run.project, run.id)
         stored = await self._event_log.read_all(run.project, run.id)
         return await self._end(recorder, run, status, unfinished_from(stored), None)
 
     async def _end(
-        self, recorder: Recorder, run: Run, status: RunStatus, unfinished: Unfinished, error: RunError | None
+        self, recorder: RunRecorder, run: Run, status: RunStatus, unfinished: Unfinished, error: RunError | None
     ) -> Run | None:
         def work(tx: Transaction, events: list[EventDraft]) -> Run | None:
             row = runs.get(tx.connection, run.project, run.id)

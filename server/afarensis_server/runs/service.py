@@ -21,7 +21,8 @@ from ..errors import (
     ThreadNotFound,
     ToolOutputsMismatch,
 )
-from ..events.log import EventLog, Heartbeat, LogPage
+from ..events.kinds import RunLog
+from ..events.log import Heartbeat, LogPage
 from ..files.lookup import require_files
 from ..sessions.service import Sessions
 from ..store import assistants, queue, requests, runs, steps, threads
@@ -63,7 +64,7 @@ class Runs:
     def __init__(
         self,
         database: Database,
-        log: EventLog,
+        log: RunLog,
         threads_service: Threads,
         sessions: Sessions,
         engine: RunEngine,
@@ -260,7 +261,7 @@ class Runs:
             async for item in items:
                 yield item
 
-    async def list_events(self, project: str, run_id: str, after_sequence: int, limit: int) -> LogPage:
+    async def list_events(self, project: str, run_id: str, after_sequence: int, limit: int) -> LogPage[RunEvent]:
         """Stored events behind a cursor, at most this many. Raises RunNotFound, CursorPastEnd."""
         return await self._log.page(project, run_id, after_sequence, limit)
 
@@ -317,7 +318,7 @@ class Runs:
         await self._sessions.close_thread(thread_id)
         await self._threads.delete(project, thread_id)
         if active is not None:
-            self._log.wake(active.id)
+            self._log.deleted(project, active.id)
 
     async def submit_tool_outputs(self, project: str, run_id: str, outputs: Sequence[ToolOutput]) -> Run:
         """Give the outputs of all the functions that a run waits for; it is queued again.

@@ -30,7 +30,7 @@ from ..store import messages, steps
 from ..store.writer import Transaction
 from .citations import Generated, annotate, uncited
 from .drafts import CallsDraft, CodeCallDraft, MessageDraft
-from .recorder import Recorder
+from .recorder import RunRecorder
 from .states import advance_step, complete_message
 
 
@@ -57,7 +57,7 @@ class OpenCalls:
 class Writer:
     """At most one message and one step of calls are open at a time; opening the second closes the first."""
 
-    def __init__(self, recorder: Recorder, run: Run) -> None:
+    def __init__(self, recorder: RunRecorder, run: Run) -> None:
         self._recorder = recorder
         self._run = run
         self.message: OpenMessage | None = None

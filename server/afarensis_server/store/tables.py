@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from ..domain.events import EventType
+from ..domain.executions import ExecutionEventType
 from ..domain.files import FilePurpose
 from ..domain.runs import (
     TERMINAL_RUN_STATUSES,
@@ -53,6 +54,8 @@ _Metadata = Mapping[str, str]
 ACTIVE_RUN = text("status NOT IN ({})".format(", ".join(f"'{status}'" for status in sorted(TERMINAL_RUN_STATUSES))))
 #: The session is a thread's, and open.
 ACTIVE_SESSION = text(f"status = '{SessionStatus.ACTIVE}' AND thread_id IS NOT NULL")
+#: The execution has not ended.
+OPEN_LOG = text("NOT ended")
 
 assistants = Table(
     "assistants",
@@ -267,6 +270,42 @@ sessions = Table(
         sqlite_where=ACTIVE_SESSION,
         postgresql_where=ACTIVE_SESSION,
     ),
+)
+
+# Code that clients run in sessions. What became of it is in its log.
+executions = Table(
+    "executions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("code", Text, nullable=False),
+    Index(None, "session_id", "create_time", "id"),
+)
+
+# As `event_logs` and `events` are for runs.
+execution_logs = Table(
+    "execution_logs",
+    metadata,
+    Column("execution_id", Text, ForeignKey("executions.id", ondelete="CASCADE"), primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("last_sequence", BigInteger, nullable=False),
+    Column("ended", Boolean, nullable=False),
+    # What a start after a crash looks for.
+    Index("ix_execution_logs_open", "execution_id", sqlite_where=OPEN_LOG, postgresql_where=OPEN_LOG),
+)
+
+execution_events = Table(
+    "execution_events",
+    metadata,
+    Column("execution_id", Text, ForeignKey("execution_logs.execution_id", ondelete="CASCADE"), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("type", Choice(ExecutionEventType), nullable=False),
+    # JSON of the event; `events.log` reads and writes it.
+    Column("payload", Text, nullable=False),
 )
 
 # What lies below /mnt/data of a thread between its sessions.

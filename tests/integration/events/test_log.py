@@ -35,7 +35,8 @@ from afarensis_server.domain.executions import (
 from afarensis_server.domain.runs import MessageCreation, Run, RunStatus, RunStep, StepStatus
 from afarensis_server.domain.threads import Message, MessageRole, MessageStatus, TextContent, Thread
 from afarensis_server.errors import CursorPastEnd, RunNotFound, ShuttingDown
-from afarensis_server.events.log import EventLog, Heartbeat, LogEnded
+from afarensis_server.events.kinds import RunLog
+from afarensis_server.events.log import Heartbeat, LogEnded
 from afarensis_server.store import runs, threads
 from afarensis_server.store.database import Database, Transaction
 
@@ -46,8 +47,8 @@ NEVER = 3600.0
 
 
 @pytest.fixture
-def log(database: Database) -> EventLog:
-    return EventLog(database)
+def log(database: Database) -> RunLog:
+    return RunLog(database)
 
 
 async def new_run(database: Database) -> Run:
@@ -72,7 +73,7 @@ def end(run: Run) -> EventDraft:
     return EventDraft(EventType.RUN_COMPLETED, run)
 
 
-async def append(database: Database, log: EventLog, run: Run, *drafts: EventDraft) -> list[RunEvent]:
+async def append(database: Database, log: RunLog, run: Run, *drafts: EventDraft) -> list[RunEvent]:
     return await database.write(lambda tx: log.append(tx, PROJECT, run.id, drafts))
 
 
@@ -80,9 +81,9 @@ async def collect(items: AsyncIterator[RunEvent | Heartbeat]) -> list[int]:
     return [item.sequence async for item in items if isinstance(item, RunEvent)]
 
 
-async def followed(log: EventLog, count: int = 1) -> None:
+async def followed(log: RunLog, count: int = 1) -> None:
     """Return once so many runs have followers that wait for their next event."""
-    while len(log._appended) < count:  # noqa: ASYNC110  a follower tells nobody that it waits
+    while sum(tail.appended is not None for tail in log._tails.values()) < count:  # noqa: ASYNC110  a follower tells nobody that it waits
         await asyncio.sleep(0)
 
 
@@ -123,21 +124,21 @@ PAYLOADS: list[tuple[EventType, EventPayload]] = [
 
 @pytest.mark.parametrize(("event_type", "payload"), PAYLOADS, ids=[event_type for event_type, _ in PAYLOADS])
 async def test_payload_comes_back_as_it_went_in(
-    database: Database, log: EventLog, run: Run, event_type: EventType, payload: EventPayload
+    database: Database, log: RunLog, run: Run, event_type: EventType, payload: EventPayload
 ) -> None:
     stored = await append(database, log, run, EventDraft(event_type, payload))
     assert await log.read_all(PROJECT, run.id) == stored
     assert stored[0].payload == payload
 
 
-async def test_sequences_start_at_1_and_have_no_gaps(database: Database, log: EventLog, run: Run) -> None:
+async def test_sequences_start_at_1_and_have_no_gaps(database: Database, log: RunLog, run: Run) -> None:
     first = await append(database, log, run, token(), token())
     second = await append(database, log, run, token())
     assert [event.sequence for event in first + second] == [1, 2, 3]
     assert await log.last_sequence(PROJECT, run.id) == 3
 
 
-async def test_each_run_counts_for_itself(database: Database, log: EventLog) -> None:
+async def test_each_run_counts_for_itself(database: Database, log: RunLog) -> None:
     several = [await new_run(database) for _ in range(20)]
     await asyncio.gather(*(append(database, log, run, token(), token()) for run in several for _ in range(5)))
     for run in several:
@@ -145,7 +146,7 @@ async def test_each_run_counts_for_itself(database: Database, log: EventLog) -> 
         assert [event.sequence for event in events] == list(range(1, 11))
 
 
-async def test_unit_that_fails_uses_up_no_sequence(database: Database, log: EventLog, run: Run) -> None:
+async def test_unit_that_fails_uses_up_no_sequence(database: Database, log: RunLog, run: Run) -> None:
     def fail(tx: Transaction) -> None:
         log.append(tx, PROJECT, run.id, [token()])
         raise ValueError("no")
@@ -155,25 +156,25 @@ async def test_unit_that_fails_uses_up_no_sequence(database: Database, log: Even
     assert [event.sequence for event in await append(database, log, run, token())] == [1]
 
 
-async def test_nothing_to_append_is_nothing(database: Database, log: EventLog, run: Run) -> None:
+async def test_nothing_to_append_is_nothing(database: Database, log: RunLog, run: Run) -> None:
     assert await append(database, log, run) == []
     assert await log.last_sequence(PROJECT, run.id) == 0
 
 
-async def test_nothing_follows_the_end(database: Database, log: EventLog, run: Run) -> None:
+async def test_nothing_follows_the_end(database: Database, log: RunLog, run: Run) -> None:
     await append(database, log, run, end(run))
     with pytest.raises(LogEnded):
         await append(database, log, run, token())
     assert await log.last_sequence(PROJECT, run.id) == 1
 
 
-async def test_end_must_be_the_last_of_its_append(database: Database, log: EventLog, run: Run) -> None:
+async def test_end_must_be_the_last_of_its_append(database: Database, log: RunLog, run: Run) -> None:
     with pytest.raises(LogEnded):
         await append(database, log, run, end(run), token())
     assert await log.last_sequence(PROJECT, run.id) == 0
 
 
-async def test_run_that_is_not_there_is_not_found(database: Database, log: EventLog, run: Run) -> None:
+async def test_run_that_is_not_there_is_not_found(database: Database, log: RunLog, run: Run) -> None:
     for project, run_id in ((PROJECT, "run_none"), ("other", run.id)):
         with pytest.raises(RunNotFound):
             await log.last_sequence(project, run_id)
@@ -184,35 +185,35 @@ async def test_run_that_is_not_there_is_not_found(database: Database, log: Event
         assert await log.read(project, run_id, 0, 10) == []
 
 
-async def test_read_gives_so_many_behind_the_cursor(database: Database, log: EventLog, run: Run) -> None:
+async def test_read_gives_so_many_behind_the_cursor(database: Database, log: RunLog, run: Run) -> None:
     stored = await append(database, log, run, *(token(str(number)) for number in range(10)))
     assert await log.read(PROJECT, run.id, 3, 4) == stored[3:7]
     assert await log.read(PROJECT, run.id, 10, 4) == []
 
 
-async def test_first_item_is_a_heartbeat(database: Database, log: EventLog, run: Run) -> None:
+async def test_first_item_is_a_heartbeat(database: Database, log: RunLog, run: Run) -> None:
     await append(database, log, run, token(), token())
     async with aclosing(log.follow(PROJECT, run.id, 1, NEVER)) as items:
         assert await anext(items) == Heartbeat(2)
 
 
-async def test_follower_of_a_run_that_is_over_gets_all_of_it(database: Database, log: EventLog, run: Run) -> None:
+async def test_follower_of_a_run_that_is_over_gets_all_of_it(database: Database, log: RunLog, run: Run) -> None:
     stored = await append(database, log, run, token(), token(), end(run))
     assert [item async for item in log.follow(PROJECT, run.id, 0, NEVER)] == [Heartbeat(3), *stored]
 
 
-async def test_follower_at_the_end_of_a_run_that_is_over_ends(database: Database, log: EventLog, run: Run) -> None:
+async def test_follower_at_the_end_of_a_run_that_is_over_ends(database: Database, log: RunLog, run: Run) -> None:
     await append(database, log, run, token(), end(run))
     assert [item async for item in log.follow(PROJECT, run.id, 2, NEVER)] == [Heartbeat(2)]
 
 
-async def test_cursor_past_the_end_is_refused(database: Database, log: EventLog, run: Run) -> None:
+async def test_cursor_past_the_end_is_refused(database: Database, log: RunLog, run: Run) -> None:
     await append(database, log, run, token())
     with pytest.raises(CursorPastEnd, match="no event 2 yet: the last one is 1"):
         await collect(log.follow(PROJECT, run.id, 2, NEVER))
 
 
-async def test_follower_sees_what_comes_live(database: Database, log: EventLog, run: Run) -> None:
+async def test_follower_sees_what_comes_live(database: Database, log: RunLog, run: Run) -> None:
     async with aclosing(log.follow(PROJECT, run.id, 0, NEVER)) as items:
         assert await anext(items) == Heartbeat(0)
         for number in range(1, 4):
@@ -221,12 +222,12 @@ async def test_follower_sees_what_comes_live(database: Database, log: EventLog, 
             assert await waiting == event
 
 
-async def test_long_log_is_read_in_order_to_its_end(database: Database, log: EventLog, run: Run) -> None:
+async def test_long_log_is_read_in_order_to_its_end(database: Database, log: RunLog, run: Run) -> None:
     await append(database, log, run, *(token() for _ in range(1000)), end(run))
     assert await collect(log.follow(PROJECT, run.id, 0, NEVER)) == list(range(1, 1002))
 
 
-async def test_every_follower_sees_each_event_once_in_order(database: Database, log: EventLog, run: Run) -> None:
+async def test_every_follower_sees_each_event_once_in_order(database: Database, log: RunLog, run: Run) -> None:
     """Readers that come while events are appended, some of them slow."""
 
     async def write() -> None:
@@ -257,7 +258,7 @@ async def test_every_follower_sees_each_event_once_in_order(database: Database, 
         assert seen == list(range(after + 1, 152))
 
 
-async def test_reader_that_comes_back_misses_nothing(database: Database, log: EventLog, run: Run) -> None:
+async def test_reader_that_comes_back_misses_nothing(database: Database, log: RunLog, run: Run) -> None:
     stored = await append(database, log, run, *(token() for _ in range(5)), end(run))
     async with aclosing(log.follow(PROJECT, run.id, 0, NEVER)) as items:
         await anext(items)
@@ -266,16 +267,16 @@ async def test_reader_that_comes_back_misses_nothing(database: Database, log: Ev
     assert await collect(log.follow(PROJECT, run.id, 3, NEVER)) == [4, 5, 6]
 
 
-async def test_heartbeats_come_while_nothing_happens(database: Database, log: EventLog, run: Run) -> None:
+async def test_heartbeats_come_while_nothing_happens(database: Database, log: RunLog, run: Run) -> None:
     await append(database, log, run, token())
     async with aclosing(log.follow(PROJECT, run.id, 1, 0.01)) as items:
         assert [await anext(items) for _ in range(3)] == [Heartbeat(1)] * 3
 
 
 async def test_append_of_another_process_is_seen_with_the_next_heartbeat(
-    database: Database, log: EventLog, run: Run, tmp_path: Path
+    database: Database, log: RunLog, run: Run, tmp_path: Path
 ) -> None:
-    elsewhere = EventLog(database)
+    elsewhere = RunLog(database)
     async with aclosing(log.follow(PROJECT, run.id, 0, 0.01)) as items:
         await anext(items)
         await append(database, elsewhere, run, token())
@@ -290,7 +291,7 @@ async def until_event(items: AsyncIterator[RunEvent | Heartbeat]) -> AsyncIterat
             return
 
 
-async def test_draining_lets_every_follower_go(database: Database, log: EventLog, run: Run) -> None:
+async def test_draining_lets_every_follower_go(database: Database, log: RunLog, run: Run) -> None:
     await append(database, log, run, token())
     others = [await new_run(database) for _ in range(3)]
     followers = [asyncio.create_task(collect(log.follow(PROJECT, each.id, 0, NEVER))) for each in [run, run, *others]]
@@ -301,7 +302,7 @@ async def test_draining_lets_every_follower_go(database: Database, log: EventLog
 
 
 async def test_follower_that_comes_while_draining_gets_what_is_stored(
-    database: Database, log: EventLog, run: Run
+    database: Database, log: RunLog, run: Run
 ) -> None:
     await append(database, log, run, token())
     log.drain()
@@ -312,20 +313,20 @@ async def test_follower_that_comes_while_draining_gets_what_is_stored(
             await anext(items)
 
 
-async def test_follower_learns_that_its_run_was_deleted(database: Database, log: EventLog, run: Run) -> None:
+async def test_follower_learns_that_its_run_was_deleted(database: Database, log: RunLog, run: Run) -> None:
     async with aclosing(log.follow(PROJECT, run.id, 0, NEVER)) as items:
         await anext(items)
         waiting = asyncio.ensure_future(anext(items))
         await followed(log)
         await database.write(lambda tx: threads.delete(tx.connection, PROJECT, run.thread_id))
-        log.wake(run.id)
+        log.deleted(PROJECT, run.id)
         with pytest.raises(RunNotFound):
             await waiting
 
 
 async def test_followers_that_have_left_leave_nothing_behind(tmp_path: Path) -> None:
     async with Database(f"sqlite:///{tmp_path / 'left.db'}") as database:
-        log, run = EventLog(database), await new_run(database)
+        log, run = RunLog(database), await new_run(database)
         followers = [asyncio.create_task(collect(log.follow(PROJECT, run.id, 0, NEVER))) for _ in range(3)]
         await followed(log)
         for follower in followers:
@@ -334,10 +335,10 @@ async def test_followers_that_have_left_leave_nothing_behind(tmp_path: Path) -> 
         del followers, follower
     # No read is under way any more.
     gc.collect()
-    assert len(log._appended) == 0
+    assert len(log._tails) == 0
 
 
-async def test_cancelled_follower_does_not_disturb_the_others(database: Database, log: EventLog, run: Run) -> None:
+async def test_cancelled_follower_does_not_disturb_the_others(database: Database, log: RunLog, run: Run) -> None:
     leaving, staying = (asyncio.create_task(collect(log.follow(PROJECT, run.id, 0, NEVER))) for _ in range(2))
     await followed(log)
     leaving.cancel()
@@ -349,7 +350,7 @@ APPEND_UNTIL_KILLED = """
 import asyncio, os, signal, sys
 from afarensis_server.domain.events import *
 from afarensis_server.domain.threads import TextContent
-from afarensis_server.events.log import EventLog
+from afarensis_server.events.kinds import RunLog
 from afarensis_server.store.database import Database
 
 async def append(database, log, run_id):
@@ -362,7 +363,7 @@ async def append(database, log, run_id):
 
 async def main():
     async with Database(sys.argv[1]) as database:
-        log = EventLog(database)
+        log = RunLog(database)
         await asyncio.gather(*(append(database, log, run_id) for run_id in sys.argv[2:]))
 
 asyncio.run(main())
@@ -378,7 +379,7 @@ async def test_killed_writer_leaves_no_gap_and_loses_nothing_it_told(tmp_path: P
     assert died.returncode == -9, died.stderr
     told = dict(line.split() for line in died.stdout.splitlines())
     async with Database(url) as database:
-        log = EventLog(database)
+        log = RunLog(database)
         for run_id in run_ids:
             sequences = [event.sequence for event in await log.read_all(PROJECT, run_id)]
             assert sequences == list(range(1, len(sequences) + 1))

@@ -16,7 +16,7 @@ from afarensis_server.domain.runs import Run
 from afarensis_server.domain.sessions import SessionLimits
 from afarensis_server.domain.threads import Thread
 from afarensis_server.domain.tools import FunctionTool, Tool
-from afarensis_server.events.log import EventLog
+from afarensis_server.events.kinds import RunLog
 from afarensis_server.files.blobs import DirectoryBlobs
 from afarensis_server.files.service import FileLimits, Files
 from afarensis_server.runs.engine import EngineSettings, RunEngine
@@ -62,7 +62,7 @@ class House:
     """All that a run needs, built as the server builds it."""
 
     database: Database
-    log: EventLog
+    log: RunLog
     assistants: Assistants
     threads: Threads
     engine: RunEngine
@@ -99,7 +99,7 @@ Script = Sequence[Turn] | Callable[[Request], Turn]
 async def build(database: Database, directory: Path, endpoint: ScriptedModel) -> AsyncIterator[House]:
     async with AsyncExitStack() as stack:
         files = Files(database, DirectoryBlobs(directory / "blobs"), FileLimits())
-        log = EventLog(database)
+        log = RunLog(database)
         limits = SessionLimits(1 << 28, 1.0, 32, 64, 1 << 20, 100, 1 << 20, 1 << 20)
         sessions = await stack.enter_async_context(
             Sessions(database, files, NoSandbox(), SessionSettings(limits=limits))

@@ -329,9 +329,8 @@ async def test_many_runs_go_on_at_the_same_time(house: Build) -> None:
 async def test_deleting_a_thread_cancels_its_run_first(house: Build) -> None:
     built = await house([Turn((Wait(asyncio.Event()),))])
     run = await built.run()
-    async for item in built.runs.follow_events(PROJECT, run.id, 0, 60.0):
-        if getattr(item, "type", None) is EventType.RUN_IN_PROGRESS:
-            break
+    while not built.endpoint.requests:
+        await built.runs.wait(PROJECT, run.id, 0.05)
     await built.runs.delete_thread(PROJECT, run.thread_id)
     await asyncio.wait_for(built.endpoint.requests[0].abandoned.wait(), 10)
     with pytest.raises(RunNotFound):
@@ -347,6 +346,6 @@ async def test_a_reader_of_a_deleted_run_is_told(house: Build) -> None:
     waiting = asyncio.ensure_future(anext(reader))
     await asyncio.sleep(0)
     await built.threads.delete(PROJECT, run.thread_id)
-    built.log.wake(run.id)
+    built.log.deleted(PROJECT, run.id)
     with pytest.raises(RunNotFound):
         await waiting

@@ -1,0 +1,126 @@
+"""Writes down what happens in one run or execution: rows and events together, in order, before anyone sees them."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from ..store.database import Database
+from ..store.writer import Transaction
+from .log import D, E, EventLog
+
+T = TypeVar("T")
+
+#: Events that may wait for a commit before whoever makes them has to wait too.
+_PENDING_LIMIT = 64
+#: Characters of one merged output.
+MERGE_LIMIT = 32 * 1024
+
+
+class Recorder(Generic[D, E]):
+    """The only writer of a log while somebody works on its owner.
+
+    What goes on (deltas, output) is committed in the background and merged while it waits for the commit before it, so
+    that a fast model or a chatty program costs one transaction per commit, not one per token. State changes go with
+    everything before them, and commit their rows and their events as one.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        log: EventLog[D, E],
+        project: str,
+        owner_id: str,
+        merge: Callable[[D, D], D | None],
+        linger_seconds: float = 0.0,
+    ) -> None:
+        """Nothing is written yet.
+
+        Args:
+            database: where the log is.
+            log: the log.
+            project: whose the owner is.
+            owner_id: the run or execution.
+            merge: two events as one; None where that is not possible.
+            linger_seconds: how long an event waits for more, so that what comes together is committed together.
+        """
+        self._database = database
+        self._log = log
+        self._project = project
+        self._owner_id = owner_id
+        self._merge = merge
+        self._linger_seconds = linger_seconds
+        # Its readers are most likely here, too.
+        self._tail = log.tail(project, owner_id)
+        self._pending: list[D] = []
+        self._order = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def emit(self, draft: D) -> None:
+        """Put an event down for the next commit. Waits only when too many wait already."""
+        self._add(draft)
+        if self._flusher is not None and self._flusher.done():
+            flusher, self._flusher = self._flusher, None
+            flusher.result()  # a failed commit ends the work that made it
+        if self._flusher is None and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._linger_seconds, self._begin_flush)
+        if len(self._pending) > _PENDING_LIMIT:
+            await self.flush()
+
+    async def record(self, work: Callable[[Transaction, list[D]], T]) -> T:
+        """Commit rows and events together, behind all events so far and with those that are not committed yet.
+
+        ``work`` changes rows and appends the events that tell of it to the list it gets. If it raises, nothing of it
+        is stored; the events before it are.
+        """
+        async with self._order:
+            batch = self._take()
+            try:
+                return await self._database.write(lambda tx: self._commit(tx, batch, work))
+            except Exception:
+                await self._store(batch)
+                raise
+
+    async def flush(self) -> None:
+        """Commit all events so far."""
+        async with self._order:
+            while self._pending:
+                await self._store(self._take())
+
+    async def close(self) -> None:
+        """Wait for the background commit. Raises what it raised."""
+        flusher, self._flusher = self._flusher, None
+        if flusher is not None:
+            await flusher
+        await self.flush()
+
+    def _begin_flush(self) -> None:
+        self._timer = None
+        self._flusher = asyncio.create_task(self.flush(), name=f"flush {self._owner_id}")
+
+    def _take(self) -> list[D]:
+        batch, self._pending = self._pending, []
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return batch
+
+    async def _store(self, batch: list[D]) -> None:
+        try:
+            await self._database.write(lambda tx: self._log.append(tx, self._project, self._owner_id, batch))
+        except Exception:
+            # Nothing of it is stored. It stays the first of what waits.
+            self._pending = batch + self._pending
+            raise
+
+    def _commit(self, tx: Transaction, batch: list[D], work: Callable[[Transaction, list[D]], T]) -> T:
+        events: list[D] = []
+        value = work(tx, events)
+        self._log.append(tx, self._project, self._owner_id, batch + events)
+        return value
+
+    def _add(self, draft: D) -> None:
+        if self._pending and (merged := self._merge(self._pending[-1], draft)) is not None:
+            self._pending[-1] = merged
+        else:
+            self._pending.append(draft)
