@@ -13,10 +13,13 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import structlog
+from alembic.util import CommandError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from . import __version__
 from .assistants.service import AssistantLimits, Assistants
 from .domain.sessions import SessionLimits
+from .errors import DatabaseUnavailable, ModelUnknown
 from .events.kinds import RunLog
 from .files.blobs import DirectoryBlobs
 from .files.service import FileLimits, Files
@@ -68,10 +71,14 @@ async def start(settings: Settings, stack: AsyncExitStack) -> str:
         driver = await stack.enter_async_context(open_driver(settings, directory))
     except SandboxUnavailable as error:
         raise Refused(f"No sandbox can be opened: {error}") from error
-    database = await stack.enter_async_context(Database(_database_url(settings, directory), settings.store.readers))
+    database = await _open_database(settings, directory, stack)
     blobs = DirectoryBlobs(directory / "files")
     files = await stack.enter_async_context(Files(database, blobs, _file_limits(settings)))
-    models = await _open_models(settings, stack)
+    try:
+        models = await _open_models(settings, stack)
+        models.check(models.default)
+    except (ValueError, ModelUnknown) as error:
+        raise Refused(str(error)) from error
     log = RunLog(database)
     sessions = await stack.enter_async_context(Sessions(database, files, driver, _session_settings(settings)))
     prompts = Prompts(
@@ -140,6 +147,18 @@ def _guest_python(configured: Path | None) -> Path:
     return path
 
 
+async def _open_database(settings: Settings, directory: Path, stack: AsyncExitStack) -> Database:
+    url = settings.store.url or f"sqlite:///{directory / 'afarensis.db'}"
+    try:
+        return await stack.enter_async_context(Database(url, settings.store.readers))
+    except CommandError as error:
+        raise Refused(f"The database was made by a newer version of the server: {error}") from error
+    except (SQLAlchemyError, DatabaseUnavailable, ValueError) as error:
+        # The driver's own words, without SQLAlchemy's around them.
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise Refused(f"The database cannot be opened: {cause}. Its place is the setting store.url.") from error
+
+
 async def _open_models(settings: Settings, stack: AsyncExitStack) -> Models:
     section = settings.openai
     openai = None
@@ -188,10 +207,6 @@ def _lock(directory: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
-
-
-def _database_url(settings: Settings, directory: Path) -> str:
-    return settings.store.url or f"sqlite:///{directory / 'afarensis.db'}"
 
 
 # --- what each part is told -------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ..errors import ShuttingDown
-from .interceptor import Context
+from .disconnects import Context
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -24,7 +24,7 @@ class Health(health_pb2_grpc.HealthServicer):
     def __init__(self, services: tuple[str, ...]) -> None:
         self._statuses: Mapping[str, int] = dict.fromkeys(services, NOT_SERVING)
         self._changed = asyncio.Event()
-        self._draining = False
+        self._ended = False
 
     def set(self, status: int, *services: str) -> None:
         """Set the status of some services, or of all when none is named."""
@@ -32,9 +32,9 @@ class Health(health_pb2_grpc.HealthServicer):
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def drain(self) -> None:
-        """Nothing serves any more, and nothing will: those who watch are told so and sent away."""
-        self._draining = True
+    def end(self) -> None:
+        """Send away those who watch: nothing will change any more."""
+        self._ended = True
         self.set(NOT_SERVING)
 
     async def Check(  # noqa: N802  # gRPC's name
@@ -55,6 +55,6 @@ class Health(health_pb2_grpc.HealthServicer):
             if status != last:
                 yield health_pb2.HealthCheckResponse(status=status)
                 last = status
-            if self._draining:
+            if self._ended:
                 raise ShuttingDown
             await changed.wait()

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from ..errors import DomainError
 from .calls import Calls
 from .context import DEFAULT_PROJECT, project_of_call
+from .disconnects import Context, send
 from .errors import RpcFailure, failure_of, internal_failure, knows
 from .parsing import parse
 
@@ -34,7 +35,6 @@ _WAITING_CALLS = frozenset(
 
 _CONTRACT = "/afarensis."
 
-Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Any  # grpc.RpcMethodHandler: the class has no public fields.
 
 
@@ -73,7 +73,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             # is, and all that the servicer holds is released at once and not by the garbage collector.
             async with _Call(self._calls, method, kind, context), aclosing(behavior(read(raw), context)) as responses:
                 async for response in responses:
-                    await context.write(response)
+                    await send(context, response)
 
         return _MAKERS[takes_stream, gives_stream](
             streaming if gives_stream else unary,

@@ -122,18 +122,17 @@ class RpcServer:
         self._health.set(SERVING)
         return f"{host}:{port}"
 
-    def set_can_open_sandboxes(self, can: bool) -> None:
-        """Tell health checks whether runs can be served."""
-        self._health.set(SERVING if can else NOT_SERVING, RUN_HEALTH)
-
     def refuse_new(self) -> None:
         """Answer every new call with SHUTTING_DOWN, and health checks with NOT_SERVING. Calls in progress go on."""
-        self._health.drain()
+        self._health.set(NOT_SERVING)
+        if not self._calls.draining:
+            _log.info("refusing new calls", in_progress=len(self._calls))
         self._calls.refuse_new()
 
     async def stop(self, grace_seconds: float) -> None:
         """End all calls, those that do not end in time with SHUTTING_DOWN; return when all have cleaned up."""
         self.refuse_new()
+        self._health.end()
         await self._calls.finish(grace_seconds)
         await self._sessions.aclose()
         # What is left are answers on their way to their clients.

@@ -77,6 +77,23 @@ def test_guest_python_that_does_not_start_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("store.url=garbage", "The database cannot be opened: Could not parse SQLAlchemy URL"),
+        ("store.url=sqlite:////nowhere/x.db", "The database cannot be opened: unable to open database file."),
+        ("store.url=sqlite:////etc/hosts", "The database cannot be opened: file is not a database."),
+        ("store.url=mysql://x/y", "The database cannot be opened: the database must be a SQLite file"),
+        ("openai.base_url=localhost", "AFARENSIS_OPENAI_BASE_URL must be a whole URL"),
+        ("runs.default_model=gpt-4.1", "The model 'gpt-4.1' is not available."),
+    ],
+)
+def test_what_cannot_be_opened_is_refused_in_one_line(tmp_path: Path, setting: str, expected: str) -> None:
+    ended = serve(tmp_path, "--listen", "127.0.0.1:0", "--set", setting)
+    assert ended.returncode == 1
+    assert said_in_one_line(ended).startswith(expected)
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (("--listen", "0.0.0.0:50051"), "--insecure-bind"),
@@ -108,13 +125,13 @@ def test_drain_waits_for_runs_and_refuses_what_is_new(tmp_path: Path) -> None:
             stream = start_run(channel, "import time; print('begun', flush=True); time.sleep(2); print('ended')")
             server.terminate()
             assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
-            refusal = refused(lambda: watch)
-            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
             refusal = refused(lambda: pb.ModelServiceStub(channel).ListModels(pb.ListModelsRequest()))
             assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
             assert refusal.retry_seconds == 1
             types = [item.event.type for item in stream]
             assert types[-1] == pb.RUN_EVENT_TYPE_THREAD_RUN_COMPLETED
+            refusal = refused(lambda: watch)
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
         assert server.wait() == 0
 
 

@@ -18,7 +18,8 @@ from afarensis import v1 as pb
 from afarensis_server.logs import configure_logs
 from afarensis_server.rpc.calls import CallLimits, Calls
 from afarensis_server.rpc.context import project
-from afarensis_server.rpc.interceptor import CallInterceptor, Context
+from afarensis_server.rpc.disconnects import Context
+from afarensis_server.rpc.interceptor import CallInterceptor
 
 # Servicers are abstract to mypy; those here have no more than the method that a test calls.
 ThreadServicer: Any = pb.ThreadServiceServicer

@@ -5,7 +5,7 @@ from afarensis import v1 as pb
 from ...assistants.service import Assistants
 from ..context import project
 from ..convert.assistants import assistant_fields, assistant_message
-from ..interceptor import Context
+from ..disconnects import Context
 from ..masks import fields_to_change, fields_to_create
 from ..pages import list_page
 

@@ -10,7 +10,7 @@ from ...files.service import Files
 from ...validation import Violations
 from ..context import project
 from ..convert.files import file_message, purpose_value, upload_head
-from ..interceptor import Context
+from ..disconnects import Context, confirm_that_requests_are_complete
 from ..pages import list_page
 
 #: The most data in one message of an upload.
@@ -34,7 +34,7 @@ class FileServicer(pb.FileServiceServicer):
         if first is None or first.WhichOneof("part") != "metadata":
             raise UploadMalformed(problem="The upload does not begin with metadata.")
         # Each chunk is asked for when the one before it is written, so that a fast client waits and nothing gathers.
-        file = await self._files.upload(project(), upload_head(first.metadata, "metadata."), _data(requests))
+        file = await self._files.upload(project(), upload_head(first.metadata, "metadata."), _data(requests, context))
         return pb.UploadFileResponse(file=file_message(file))
 
     async def GetFile(self, request: pb.GetFileRequest, context: Context) -> pb.GetFileResponse:
@@ -71,10 +71,11 @@ class FileServicer(pb.FileServiceServicer):
         raise Unimplemented(method="CreateDownloadUrl")
 
 
-async def _data(requests: AsyncIterator[pb.UploadFileRequest]) -> AsyncIterator[bytes]:
+async def _data(requests: AsyncIterator[pb.UploadFileRequest], context: Context) -> AsyncIterator[bytes]:
     async for request in requests:
         if request.WhichOneof("part") != "data":
             raise UploadMalformed(problem="A message after the first one holds no data.")
         if len(request.data) > _CHUNK_BYTES:
             raise UploadMalformed(problem=f"A message holds more than {_CHUNK_BYTES} bytes of data.")
         yield request.data
+    await confirm_that_requests_are_complete(context)

@@ -6,7 +6,7 @@ from typing import Any
 from afarensis import v1 as pb
 
 from ...errors import Unimplemented
-from ..interceptor import Context
+from ..disconnects import Context
 
 
 async def not_yet(method: str) -> AsyncIterator[Any]:

@@ -3,7 +3,7 @@
 from afarensis import v1 as pb
 
 from ...runs.models.registry import Models
-from ..interceptor import Context
+from ..disconnects import Context
 
 
 class ModelServicer(pb.ModelServiceServicer):

@@ -19,7 +19,7 @@ from ..convert.events import run_event_message
 from ..convert.runs import run_fields, run_message, run_statuses_value, run_step_message, thread_and_run_fields
 from ..convert.threads import thread_message
 from ..convert.values import seconds_value
-from ..interceptor import Context
+from ..disconnects import Context
 from ..masks import fields_to_change
 from ..pages import RESPONSE_BYTES, check_page_size, list_page
 from .streams import check_cursor, heartbeat_seconds

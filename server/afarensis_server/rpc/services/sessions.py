@@ -14,7 +14,7 @@ from ..context import project
 from ..convert.executions import execution_event_message
 from ..convert.sessions import session_message, session_wishes
 from ..convert.values import positive_seconds
-from ..interceptor import Context
+from ..disconnects import Context
 from .executions import Execution
 from .later import not_yet
 from .streams import heartbeat_seconds

@@ -12,7 +12,7 @@ from ..convert.threads import (
     thread_fields,
     thread_message,
 )
-from ..interceptor import Context
+from ..disconnects import Context
 from ..masks import fields_to_change, fields_to_create
 from ..pages import list_page
 

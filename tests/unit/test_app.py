@@ -1,0 +1,51 @@
+"""Every limit and setting of a part comes from the settings of the server, with the same default."""
+
+from dataclasses import fields
+
+from afarensis_server import app
+from afarensis_server.assistants.service import AssistantLimits
+from afarensis_server.files.service import FileLimits
+from afarensis_server.rpc.server import RpcSettings
+from afarensis_server.runs.engine import EngineSettings
+from afarensis_server.runs.fields import RunLimits
+from afarensis_server.runs.models.openai import OpenAISettings
+from afarensis_server.runs.prompt import PromptLimits
+from afarensis_server.sandbox.local import LocalSandboxSettings
+from afarensis_server.sessions.service import SessionSettings
+from afarensis_server.settings import OpenAISection, RunsSection, SandboxSection, Settings
+from afarensis_server.threads.fields import ThreadLimits
+from afarensis_server.validation import SharedLimits
+
+SETTINGS = Settings()
+
+
+def test_limits_of_requests_have_the_same_defaults() -> None:
+    assert app._shared_limits(SETTINGS) == SharedLimits()
+    assert app._assistant_limits(SETTINGS) == AssistantLimits()
+    assert app._thread_limits(SETTINGS) == ThreadLimits()
+    assert app._file_limits(SETTINGS) == FileLimits()
+    assert app._run_limits(SETTINGS) == RunLimits()
+
+
+def test_settings_of_parts_have_the_same_defaults() -> None:
+    assert app._rpc_settings(SETTINGS) == RpcSettings()
+    assert app._engine_settings(SETTINGS) == EngineSettings()
+    built = app._session_settings(SETTINGS)
+    assert built == SessionSettings(limits=built.limits)
+    prompt = PromptLimits()
+    runs = RunsSection()
+    assert prompt == PromptLimits(output_characters=runs.prompt_output_characters, image_bytes=runs.prompt_image_bytes)
+
+
+def test_settings_of_the_sandbox_have_the_same_names_and_defaults() -> None:
+    section = SandboxSection()
+    for field in fields(LocalSandboxSettings):
+        if field.name not in ("guest_python", "work_directory"):
+            assert getattr(section, field.name) == field.default, field.name
+
+
+def test_settings_of_the_endpoint_have_the_same_names_and_defaults() -> None:
+    section = OpenAISection()
+    for field in fields(OpenAISettings):
+        if field.name not in ("base_url", "api_key"):
+            assert getattr(section, field.name) == field.default, field.name
