@@ -13,7 +13,7 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --no-header --no-emit-index-url --gen
 unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test serve setup check format generate lock clean
+.PHONY: help demo test serve setup check bench format generate lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ check: setup  ## Check lint, format, types, import rules and the contract
 	else echo 'buf breaking: no released contract to compare with yet'; fi
 	$(BIN)/python tools/generate.py --check
 
+bench: setup .bench/.stamp  ## Measure sessions beside their peers and their floors (ARGS=--help lists the options)
+	@$(BIN)/python -m bench $(ARGS)
+
 format: setup  ## Format Python and protos, and fix what lint can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -55,9 +58,10 @@ lock: .venv/.stamp  ## Pin the newest versions that the requirements allow (comm
 	$(UV_COMPILE) --upgrade server/pyproject.toml clients/python/pyproject.toml --extra uvloop -c requirements/dev.txt -o requirements/server.txt
 	$(UV_COMPILE) --upgrade requirements/bootstrap.in -c requirements/dev.txt -o requirements/bootstrap.txt
 	$(UV_COMPILE) --upgrade requirements/guest.in -o requirements/guest.txt
+	$(UV_COMPILE) --upgrade requirements/bench.in -c requirements/guest.txt -o requirements/bench.txt
 
 clean:  ## Remove the environments, the caches and demo-out/ (the server's data stays)
-	rm -rf .venv .guest demo-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .guest .bench demo-out bench/results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Everything is pinned with hashes, and nothing is built from an unpinned tool: hatchling is in dev.txt.
@@ -79,4 +83,9 @@ clean:  ## Remove the environments, the caches and demo-out/ (the server's data 
 .guest/.stamp: requirements/guest.txt | .venv/.stamp
 	@[ -x .guest/bin/python ] || { echo 'Making .guest: what sandboxed code imports'; rm -rf .guest && $(BIN)/python -m venv --without-pip .guest; }
 	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .guest/bin/python requirements/guest.txt
+	@touch $@
+
+.bench/.stamp: requirements/bench.txt | .venv/.stamp
+	@[ -x .bench/bin/python ] || { echo 'Making .bench: what sessions are measured against'; rm -rf .bench && $(BIN)/python -m venv --without-pip .bench; }
+	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .bench/bin/python requirements/bench.txt
 	@touch $@
