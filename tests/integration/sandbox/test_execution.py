@@ -162,7 +162,7 @@ async def test_closing_the_session_ends_what_runs_in_it(driver: SandboxDriver) -
         task = asyncio.create_task(run(session, "while True: pass", timeout_seconds=60))
         await asyncio.wait([task], timeout=0.2)
     cell = await asyncio.wait_for(task, 5)
-    assert (cell.status, cell.result.state_lost) == (ExecutionStatus.SESSION_LOST, True)
+    assert (cell.status, cell.result.state_lost) == (ExecutionStatus.INTERRUPTED, True)
 
 
 async def test_closing_the_session_does_not_wait_for_a_reader_that_stopped(driver: SandboxDriver) -> None:

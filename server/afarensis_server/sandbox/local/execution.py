@@ -70,6 +70,11 @@ class Execution:
         self.wall_seconds = 0.0
 
     @property
+    def elapsed_seconds(self) -> float:
+        """How long ago the code was handed over."""
+        return time.monotonic() - self._started
+
+    @property
     def dropped_output_bytes(self) -> int:
         """Bytes of output that were left out."""
         return self._outputs.dropped_bytes

@@ -21,7 +21,7 @@ from .inputs import InputDirectory
 from .interpreter import Interpreter
 from .launcher import Launcher, Seat
 from .settings import LocalSandboxSettings
-from .verdict import CLOSED, Spent, Verdict
+from .verdict import Spent, Verdict, closed
 
 _CHUNK = 256 * 1024
 #: Without a group for all of a session's memory, the limit of each process is all there is. With one, that limit only
@@ -110,7 +110,7 @@ class LocalSession:
             else:
                 self._settling = asyncio.create_task(execution.settle())
         if self._closed:
-            yield CLOSED
+            yield closed(execution.elapsed_seconds)
             return
         self._loss_told = execution.ending is not None
         usage = self._seat.cgroup.usage()

@@ -13,12 +13,12 @@ _GONE = "The session's variables are gone; its files are still there."
 
 
 #: What the reader of an execution gets whose session was closed.
-CLOSED = Result(
-    status=ExecutionStatus.SESSION_LOST,
-    wall_seconds=0.0,
-    error=CodeError(name="SessionLost", value="the session was closed while the code ran", traceback=""),
-    state_lost=True,
-)
+
+
+def closed(wall_seconds: float) -> Result:
+    """The result of code whose session was closed."""
+    error = CodeError(name="SessionClosed", value="the session was closed while the code ran", traceback="")
+    return Result(ExecutionStatus.INTERRUPTED, wall_seconds, error=error, state_lost=True)
 
 
 @dataclass(frozen=True, slots=True)
