@@ -12,9 +12,6 @@ _KEPT = "The session's variables and files are still there."
 _GONE = "The session's variables are gone; its files are still there."
 
 
-#: What the reader of an execution gets whose session was closed.
-
-
 def closed(wall_seconds: float) -> Result:
     """The result of code whose session was closed."""
     error = CodeError(name="SessionClosed", value="the session was closed while the code ran", traceback="")
