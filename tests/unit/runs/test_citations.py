@@ -50,9 +50,7 @@ def test_indices_count_code_points() -> None:
 
 def test_a_name_with_spaces_and_brackets_is_found() -> None:
     files = {"/mnt/data/my table (2).csv": "file-1"}
-    assert cited("[x](sandbox:/mnt/data/my table (2).csv)", files) == [
-        ("sandbox:/mnt/data/my table (2).csv", "file-1")
-    ]
+    assert cited("[x](sandbox:/mnt/data/my table (2).csv)", files) == [("sandbox:/mnt/data/my table (2).csv", "file-1")]
 
 
 def test_the_end_of_a_sentence_does_not_belong_to_the_citation() -> None:
