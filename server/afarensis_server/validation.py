@@ -150,9 +150,9 @@ class Violations:
         if not math.isfinite(value):
             problem = f"not a finite number. Got {value}"
         elif minimum is not None and value < minimum:
-            problem = f"{kind} below minimum value. Expected a value >= {minimum}, but got {value} instead"
+            problem = f"{kind} below minimum value. Expected a value >= {_plain(minimum)}, but got {value} instead"
         elif maximum is not None and value > maximum:
-            problem = f"{kind} above maximum value. Expected a value <= {maximum}, but got {value} instead"
+            problem = f"{kind} above maximum value. Expected a value <= {_plain(maximum)}, but got {value} instead"
         if problem:
             self.add(field, Reason.OUT_OF_RANGE_VALUE, f"Invalid '{self.path(field)}': {problem}.")
 
@@ -182,6 +182,11 @@ class Violations:
             problem = f"not valid JSON. {echo(str(error))}"
         if problem:
             self.add(field, Reason.INVALID_JSON, f"Invalid '{self.path(field)}': {problem}")
+
+
+def _plain(limit: float) -> str:
+    """A limit as people write it: 2 and not 2.0."""
+    return str(int(limit)) if limit == int(limit) else str(limit)
 
 
 def _refuse_constant(name: str) -> float:
