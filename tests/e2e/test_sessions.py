@@ -137,10 +137,13 @@ async def test_idle_session_expires(api: Api) -> None:
     assert refusal.metadata == {"session_id": session.id, "status": "expired"}
 
 
-async def test_session_at_work_does_not_expire(api: Api) -> None:
+async def test_session_at_work_expires_once_it_is_idle(api: Api) -> None:
     session = await api.session(idle_timeout=seconds(0.2))
     events = await api.execute(session.id, "import time\ntime.sleep(0.6)\nprint('done')")
     assert output_of(events) == "done\n"
+    async with asyncio.timeout(10):
+        while (await _get(api, session)).status == v1.SESSION_STATUS_ACTIVE:
+            pass
 
 
 async def test_code_does_not_reach_the_server(api: Api, server: ServerProcess) -> None:

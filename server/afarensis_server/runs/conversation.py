@@ -30,7 +30,8 @@ from ..domain.runs import (
     Usage,
 )
 from ..domain.tools import CodeInterpreterTool, FunctionTool
-from ..sessions.service import LiveSession, Sessions
+from ..sessions.live import LiveSession
+from ..sessions.service import Sessions
 from ..store import queue, runs, steps
 from ..store.database import Database
 from ..store.writer import Transaction

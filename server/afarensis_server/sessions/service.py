@@ -31,7 +31,6 @@ from ..sandbox.driver import (
     InputFile,
     SandboxDriver,
     SandboxFull,
-    SandboxSession,
     SandboxUnavailable,
     SessionLimits,
     SessionSpec,
@@ -43,6 +42,7 @@ from ..store.database import Database
 from ..store.pages import Page, PageRequest
 from ..store.writer import Transaction
 from .checkpoint import after, lay_out
+from .live import LiveSession
 from .names import assign_names
 from .outputs import DisplayLimits, OutputKeeper
 
@@ -78,37 +78,6 @@ class SessionWishes:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-class LiveSession:
-    """An open session on this server."""
-
-    def __init__(self, row: Session, sandbox: SandboxSession, outputs: OutputKeeper) -> None:
-        self.row = row
-        self.sandbox = sandbox
-        self.outputs = outputs
-        #: Input file ids by the name they have in /mnt/data.
-        self.names: dict[str, str] = {}
-        #: Held while code runs.
-        self.turn = asyncio.Lock()
-        #: The execution that runs now; empty when none does.
-        self.execution_id = ""
-        #: The session takes the place of an earlier one, which its first execution must be told.
-        self.follows_another = False
-
-    @property
-    def id(self) -> str:
-        return self.row.id
-
-    def taken_names(self) -> dict[str, str]:
-        """File ids by the names in /mnt/data that no further input may take."""
-        outputs = {path.removeprefix(f"{DATA_DIRECTORY}/"): file.id for path, file in self.outputs.by_path.items()}
-        return outputs | self.names
-
-    def paths(self) -> dict[str, str]:
-        """File ids by absolute path: the inputs, and over them what code wrote."""
-        inputs = {f"{DATA_DIRECTORY}/{name}": file_id for name, file_id in self.names.items()}
-        return inputs | {path: file.id for path, file in self.outputs.by_path.items()}
-
-
 class Sessions:
     """All sessions of this server. An async context manager: leaving it ends them."""
 
@@ -119,6 +88,8 @@ class Sessions:
         self.settings = settings
         self._live: dict[str, LiveSession] = {}
         self._by_thread: dict[str, LiveSession] = {}
+        #: Those that are being ended, until nothing is left of them.
+        self._ending: dict[str, LiveSession] = {}
         #: Held while a thread's session is opened or given files; gone when nobody does.
         self._opening: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._changed = asyncio.Event()
@@ -136,7 +107,8 @@ class Sessions:
         if self._reaper is not None:
             self._reaper.cancel()
             await asyncio.wait({self._reaper})
-        await asyncio.gather(*(self._end(live, SessionStatus.CLOSED) for live in list(self._live.values())))
+        left = [*self._live.values(), *self._ending.values()]
+        await asyncio.gather(*(self._end(live, SessionStatus.CLOSED) for live in left))
 
     # --- what clients ask for -----------------------------------------------------------------------------------------
 
@@ -167,7 +139,7 @@ class Sessions:
         row = await self._database.read(lambda connection: session_rows.get(connection, project, session_id))
         if row is None:
             raise SessionNotFound(id=session_id)
-        live = self._live.get(session_id)
+        live = self._live.get(session_id) or self._ending.get(session_id)
         return row if live is None else live.row
 
     def active_execution(self, session_id: str) -> str:
@@ -184,7 +156,7 @@ class Sessions:
     async def close(self, project: str, session_id: str) -> Session:
         """End the session with its processes and files. May be repeated. Raises SessionNotFound."""
         row = await self.get(project, session_id)
-        live = self._live.get(session_id)
+        live = self._live.get(session_id) or self._ending.get(session_id)
         return row if live is None else await self._end(live, SessionStatus.CLOSED)
 
     async def live(self, project: str, session_id: str) -> LiveSession:
@@ -321,7 +293,11 @@ class Sessions:
         try:
             live.follows_another = await self._database.write(lambda tx: _insert(tx, row, layout.kept))
         except BaseException:
-            await sandbox.close()
+            # The row is stored even when only the caller was cancelled; the thread could have no other session then.
+            try:
+                await self._database.write(lambda tx: session_rows.delete(tx.connection, project, session_id))
+            finally:
+                await sandbox.close()
             raise
         self._live[session_id] = live
         if thread_id is not None:
@@ -362,41 +338,61 @@ class Sessions:
             await self._database.write(lambda tx: thread_files.save(tx.connection, live.row.project, thread_id, kept))
 
     async def _end(self, live: LiveSession, status: SessionStatus) -> Session:
-        # Out of the tables first, so that nobody takes it up while it ends.
-        if self._live.pop(live.id, None) is None:
-            return live.row
-        if live.row.thread_id is not None and self._by_thread.get(live.row.thread_id) is live:
-            del self._by_thread[live.row.thread_id]
-        live.row = replace(live.row, status=status, close_time=now())
-        await live.sandbox.close()
-        await self._database.write(lambda tx: session_rows.update(tx.connection, live.row))
-        _log.info("session ended", session_id=live.id, status=status)
+        """End a session, to the end even when the caller is cancelled; whoever asks again waits for the same."""
+        if live.ending is None:
+            # Out of the tables first, so that nobody takes it up while it ends.
+            del self._live[live.id]
+            if live.row.thread_id is not None and self._by_thread.get(live.row.thread_id) is live:
+                del self._by_thread[live.row.thread_id]
+            self._ending[live.id] = live
+            live.row = replace(live.row, status=status, close_time=now())
+            live.ending = asyncio.create_task(self._finish(live), name=f"end of {live.id}")
+        await asyncio.shield(live.ending)
         return live.row
+
+    async def _finish(self, live: LiveSession) -> None:
+        try:
+            # The row first: the thread's next session must not find another active one.
+            await self._database.write(lambda tx: session_rows.update(tx.connection, live.row))
+            await live.sandbox.close()
+            _log.info("session ended", session_id=live.id, status=live.row.status)
+        finally:
+            del self._ending[live.id]
 
     # --- life time ----------------------------------------------------------------------------------------------------
 
     def _touch(self, live: LiveSession) -> None:
         moment = now()
         live.row = replace(live.row, last_active_time=moment, expire_time=_expiry(live.row, moment))
+        if live.passed_by:
+            live.passed_by = False
+            self._changed.set()
 
     async def _reap(self) -> None:
         """End sessions whose time has come; one that runs code is left to finish."""
         while True:
             self._changed.clear()
             moment = now()
-            idle = [live for live in self._live.values() if not live.turn.locked()]
-            for live in idle:
-                if live.row.expire_time <= moment:
-                    await self._end(live, SessionStatus.EXPIRED)
-            times = [live.row.expire_time for live in self._live.values() if not live.turn.locked()]
-            # A busy session becomes idle at most one execution from now; looking again then is early enough.
-            longest = self.settings.max_execution_seconds
-            delay = min([longest, *((time - now()).total_seconds() for time in times)])
+            due = [live for live in self._live.values() if live.row.expire_time <= moment]
+            for live in due:
+                if live.execution_id:
+                    live.passed_by = True
+                elif live.ending is None:
+                    await self._expire(live)
+            times = [live.row.expire_time for live in self._live.values() if not live.passed_by]
+            delay = min(((time - now()).total_seconds() for time in times), default=None)
             try:
-                async with asyncio.timeout(max(delay, 0.0)):
+                async with asyncio.timeout(None if delay is None else max(delay, 0.0)):
                     await self._changed.wait()
             except TimeoutError:
                 continue
+
+    async def _expire(self, live: LiveSession) -> None:
+        try:
+            await self._end(live, SessionStatus.EXPIRED)
+        except Exception:
+            # The next ones have to end all the same. What is left of this one ends with the server.
+            _log.exception("session could not be ended", session_id=live.id)
 
 
 def _expiry(row: Session, used: datetime) -> datetime:

@@ -1,0 +1,42 @@
+"""An open session: what this server knows of it beyond its row."""
+
+import asyncio
+
+from ..domain.sessions import Session
+from ..sandbox.driver import DATA_DIRECTORY, SandboxSession
+from .outputs import OutputKeeper
+
+
+class LiveSession:
+    """An open session on this server."""
+
+    def __init__(self, row: Session, sandbox: SandboxSession, outputs: OutputKeeper) -> None:
+        self.row = row
+        self.sandbox = sandbox
+        self.outputs = outputs
+        #: Input file ids by the name they have in /mnt/data.
+        self.names: dict[str, str] = {}
+        #: Held while code runs.
+        self.turn = asyncio.Lock()
+        #: The execution that runs now; empty when none does.
+        self.execution_id = ""
+        #: The session takes the place of an earlier one, which its first execution must be told.
+        self.follows_another = False
+        #: The reaper passed it by because code ran in it, and wants to know when it is idle.
+        self.passed_by = False
+        #: The task that ends it.
+        self.ending: asyncio.Task[None] | None = None
+
+    @property
+    def id(self) -> str:
+        return self.row.id
+
+    def taken_names(self) -> dict[str, str]:
+        """File ids by the names in /mnt/data that no further input may take."""
+        outputs = {path.removeprefix(f"{DATA_DIRECTORY}/"): file.id for path, file in self.outputs.by_path.items()}
+        return outputs | self.names
+
+    def paths(self) -> dict[str, str]:
+        """File ids by absolute path: the inputs, and over them what code wrote."""
+        inputs = {f"{DATA_DIRECTORY}/{name}": file_id for name, file_id in self.names.items()}
+        return inputs | {path: file.id for path, file in self.outputs.by_path.items()}
