@@ -114,3 +114,20 @@ async def test_files_stay_when_the_interpreter_goes(driver: SandboxDriver, input
         cell = await run(session, "open('out.txt').read(), open('in.csv').read()")
         assert cell.value == "('o', 'a,b\\n1,2\\nx')"
         assert cell.changes == {}
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/../../b", "/etc/passwd", "..", "", "a\0b"])
+async def test_a_name_that_leads_elsewhere_is_refused(driver: SandboxDriver, input_file: Make, name: str) -> None:
+    with pytest.raises(ValueError, match="cannot be the name"):
+        async with opened(driver, input_file(name)):
+            pass
+
+
+async def test_names_of_any_script_and_length_work(driver: SandboxDriver, input_file: Make) -> None:
+    names = ["数据 (2).csv", "x" * 250 + ".csv", "-rf", "a,b:c=d.csv", "'\"$(x).csv"]
+    files = [input_file(name, file_id=f"file-{number}") for number, name in enumerate(names)]
+    async with opened(driver, *files) as session:
+        cell = await run(
+            session, "import os\nsorted(n for n in os.listdir() if not n.startswith('file-')), len(open('-rf').read())"
+        )
+    assert cell.value == str((sorted(names), 8))

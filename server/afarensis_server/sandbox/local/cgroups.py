@@ -4,6 +4,7 @@ Files in /mnt/data, /tmp and /dev/shm lie in memory and count as their session's
 ``memory_bytes`` is what they can take.
 """
 
+import errno
 import os
 import secrets
 from contextlib import suppress
@@ -198,8 +199,21 @@ def _find_version_2(name: str) -> dict[str, Path]:
     own = _own_groups()
     for kind, root, mount_point, _ in _mounts():
         if kind == "cgroup2":
-            return _delegate(_below(mount_point, root, own.get("", "/")), name)
+            place = _below(mount_point, root, own.get("", "/"))
+            return _delegate(_find_delegated(place, mount_point), name)
     return {}
+
+
+def _find_delegated(place: Path, mount_point: Path) -> Path:
+    """Where groups may be made: below the server's own group if it has that for itself, or below the root of all.
+
+    A group with processes cannot hand its controllers down, and the processes of others are not ours to move.
+    """
+    if set((place / "cgroup.procs").read_text().split()) <= {str(os.getpid())}:
+        return place
+    if not (mount_point / "cgroup.type").exists():
+        return mount_point
+    raise OSError(errno.EBUSY, "other processes are in the server's group", str(place))
 
 
 def _delegate(place: Path, name: str) -> dict[str, Path]:
@@ -212,8 +226,7 @@ def _delegate(place: Path, name: str) -> dict[str, Path]:
         if (place / "cgroup.type").exists():  # not the root of all, which may hold processes
             server = place / "afarensis-server"
             server.mkdir(exist_ok=True)
-            for pid in (place / "cgroup.procs").read_text().split():
-                (server / "cgroup.procs").write_text(pid)
+            (server / "cgroup.procs").write_text(str(os.getpid()))
         _enable(place, missing)
     parent = _make_parent(place, name)
     _enable(parent, offered)
@@ -223,15 +236,24 @@ def _delegate(place: Path, name: str) -> dict[str, Path]:
 def _make_parent(place: Path, name: str) -> Path:
     """The directory of one driver's sessions, beside which those of servers that were killed are swept."""
     # A server that is started anew may have a group beside its former one.
-    for old in (*place.glob(f"{_PREFIX}*"), *place.parent.glob(f"*/{_PREFIX}*")):
-        pid = old.name.removeprefix(_PREFIX).partition("-")[0]
-        if pid.isdigit() and not Path("/proc", pid).exists():
-            for directory in (*(path for path in old.iterdir() if path.is_dir()), old):
-                with suppress(OSError):
-                    directory.rmdir()
+    for neighbour in (place, *_directories(place.parent)):
+        for old in _directories(neighbour):
+            pid = old.name.removeprefix(_PREFIX).partition("-")[0]
+            if old.name.startswith(_PREFIX) and pid.isdigit() and not Path("/proc", pid).exists():
+                for directory in (*_directories(old), old):
+                    with suppress(OSError):  # not empty yet, or somebody else swept it
+                        directory.rmdir()
     parent = place / name
     parent.mkdir(exist_ok=True)
     return parent
+
+
+def _directories(place: Path) -> list[Path]:
+    """The directories in a directory, none if it is gone or closed to us."""
+    try:
+        return [Path(entry.path) for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
 
 
 def _enable(place: Path, controllers: set[str]) -> None:

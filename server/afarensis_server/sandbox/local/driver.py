@@ -1,6 +1,7 @@
 """The local driver: sessions as isolated processes of this machine, forked from a zygote with everything imported."""
 
 import asyncio
+import logging
 import resource
 import secrets
 import shutil
@@ -14,6 +15,8 @@ from .layers import inspect
 from .pool import Pool
 from .session import LocalSession
 from .settings import LocalSandboxSettings
+
+_log = logging.getLogger(__name__)
 
 #: File descriptors of the server: of one session (its process, socket, two pipes, two directories), and of all else.
 _SESSION_DESCRIPTORS = 6
@@ -83,10 +86,14 @@ class LocalSandbox:
 
     async def _check_layers(self) -> None:
         """Refuse to go on without what makes this a sandbox, unless told to."""
-        missing = [layer for layer in await self.layers() if layer.essential and not layer.active]
+        layers = await self.layers()
+        missing = [layer for layer in layers if layer.essential and not layer.active]
         if missing and not self._settings.allow_missing_layers:
             reasons = "; ".join(f"{layer.name}: {layer.detail}" for layer in missing)
             raise SandboxUnavailable(f"essential layers of isolation are missing here ({reasons})")
+        for layer in layers:
+            if not layer.active:
+                _log.warning("sessions run without the layer %s: %s", layer.name, layer.detail)
 
     async def _start(self, spec: SessionSpec, seat: Seat, interpreter: Interpreter) -> LocalSession:
         assert self._launcher is not None

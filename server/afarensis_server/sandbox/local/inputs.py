@@ -42,8 +42,11 @@ class InputDirectory:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _replace(self, name: str, make: Callable[[Path], None]) -> None:
-        new = self.path / f"{name}.new"
-        for parent in [*new.relative_to(self.path).parents][-2::-1]:
+        if "\0" in name or any(part in {"", ".", ".."} for part in name.split("/")):
+            raise ValueError(f"{name!r} cannot be the name of a file")
+        # Beside the directory: any name in it may be one of a session's, and as long as names can be.
+        new = self.path.with_suffix(".new")
+        for parent in [*Path(name).parents][-2::-1]:
             directory = self.path / parent
             directory.mkdir(exist_ok=True)
             # What the session makes in it lies in its overlay, not here.

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import os
 from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,9 +11,13 @@ from ..driver import SandboxUnavailable
 from .cgroups import Cgroup, Cgroups
 from .interpreter import Interpreter
 from .settings import LocalSandboxSettings
+from .zygote.privileges import is_host_root
 from .zygotes import Supervisor, Zygote
 
-_ROOT = 0
+_HINT = (
+    "An ordinary user needs user namespaces: user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1 "
+    "where it exists, on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0, and in a container an unmasked /proc."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,8 @@ class Launcher:
 
     def __init__(self, settings: LocalSandboxSettings) -> None:
         self._settings = settings
-        # An ordinary user can only be himself.
-        self.distinct_users = os.geteuid() == _ROOT
+        #: Sessions are other users than the server, each another one. An ordinary user can only be himself.
+        self.distinct_users = is_host_root()
         seats = settings.max_sessions + settings.pool_size
         #: Free users; the zygote is number 0. The longest unused comes first.
         self._users = deque(range(1, seats + 1) if self.distinct_users else [0] * seats)
@@ -97,9 +100,17 @@ class Launcher:
         async with self._starting:
             zygote = self._zygote
             if zygote is None or not zygote.alive or zygote.spawned >= self._settings.spawns_per_zygote:
-                fresh = await Zygote.start(self.supervisor, self._settings.start_seconds)
+                fresh = await self._start_zygote()
                 if zygote is not None:
                     zygote.retire()
                 self._zygotes = [one for one in self._zygotes if one.alive] + [fresh]
                 self._zygote = zygote = fresh
             return zygote
+
+    async def _start_zygote(self) -> Zygote:
+        try:
+            return await Zygote.start(self.supervisor, self._settings.start_seconds)
+        except SandboxUnavailable as error:
+            said = self.supervisor.last_words()
+            hint = "" if self.distinct_users else f" ({_HINT})"
+            raise SandboxUnavailable(f"{error}{f': {said}' if said else ''}{hint}") from error

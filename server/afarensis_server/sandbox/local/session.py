@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Self
 
 from ..driver import (
@@ -88,6 +89,7 @@ class LocalSession:
     async def execute(self, code: str, *, timeout_seconds: float) -> AsyncGenerator[ExecutionEvent, None]:
         """Run one cell; see ``SandboxSession``."""
         lost_before = await self.prepare() and not self._loss_told
+        self._loss_told = False
         assert self._interpreter is not None
         limits, grace = self._spec.limits, self._settings.grace_seconds
         self._seat.cgroup.reset_peak()
@@ -169,7 +171,8 @@ class LocalSession:
         try:
             if self._interpreter is not None:
                 await self._interpreter.end()
-            await self._launcher.supervisor.request("remove_volume", name=self.volume)
+            with suppress(SandboxUnavailable):  # then the volumes went with the supervisor
+                await self._launcher.supervisor.request("remove_volume", name=self.volume)
         finally:
             for descriptor in (self._upper, self._view):
                 if descriptor >= 0:

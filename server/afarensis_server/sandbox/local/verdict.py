@@ -101,7 +101,8 @@ class Verdict:
         return f"the code took longer than its time limit of {self._timeout_seconds:g} s"
 
     def _too_large(self) -> str:
-        return f"the code needed more memory than the {self._limits.memory_bytes // _MIB} MiB that a session may use"
+        size = f"{self._limits.memory_bytes // _MIB} MiB"
+        return f"the code needed more memory than the {size} that a session may use, its files included"
 
     def _exceeded(self, status: ExecutionStatus) -> tuple[ExceededLimit, ...]:
         limits, spent, execution = self._limits, self._spent, self._execution

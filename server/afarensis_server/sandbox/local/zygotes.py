@@ -16,14 +16,17 @@ from .settings import LocalSandboxSettings
 
 _HERE = Path(__file__).parent
 _GUEST_CODE = _HERE.parent / "guest"
+#: Bytes of a process's complaints that are read.
+_ERRORS_SIZE = 64 * 1024
 
 
 class Supervisor:
     """The one process that the server starts. It must be started before the gRPC server exists."""
 
-    def __init__(self, process: subprocess.Popen[bytes], peer: Peer) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], peer: Peer, errors: int) -> None:
         self._process = process
         self._peer = peer
+        self._errors = errors
         self.request = peer.request
 
     @classmethod
@@ -32,26 +35,35 @@ class Supervisor:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         arguments = (theirs.fileno(), str(settings.work_directory), str(_GUEST_CODE), settings.first_user, users)
         code = f"import sys; sys.path.append({str(_HERE)!r}); from zygote.supervisor import main; main(*{arguments!r})"
+        errors = os.memfd_create("supervisor-errors")
         try:
             process = subprocess.Popen(  # noqa: S603 - our own code under the configured interpreter
                 [str(settings.guest_python.absolute()), "-I", "-S", "-B", "-c", code],
                 env={},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=errors,
                 pass_fds=(theirs.fileno(),),
                 cwd="/",
             )
         except OSError as error:
             ours.close()
+            os.close(errors)
             raise SandboxUnavailable(f"the guest's Python {settings.guest_python} does not start: {error}") from error
         finally:
             theirs.close()
-        return cls(process, Peer(ours, lambda _: None, lambda: None))
+        return cls(process, Peer(ours, lambda _: None, lambda: None), errors)
+
+    def last_words(self) -> str:
+        """The last line of what it complained about."""
+        lines = os.pread(self._errors, _ERRORS_SIZE, 0).decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
 
     async def stop(self) -> None:
         """End it, and with it every zygote, session and mount."""
         self._peer.close()
         await asyncio.to_thread(self._wait)
+        os.close(self._errors)
 
     def _wait(self) -> None:
         try:
@@ -88,7 +100,7 @@ class Zygote:
                 await zygote._ready
         except (TimeoutError, SandboxUnavailable) as error:
             zygote.kill()
-            said = os.pread(errors, 4096, 0).decode(errors="replace").strip()
+            said = os.pread(errors, _ERRORS_SIZE, 0).decode(errors="replace").strip()
             raise SandboxUnavailable(f"the sandbox's zygote does not start: {said or error}") from error
         except BaseException:
             zygote.kill()

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+from pathlib import Path
 
 from . import syscalls
 
@@ -10,8 +11,22 @@ from . import syscalls
 SESSION_USER = 1000
 #: Higher than any capability that exists; the kernel says EINVAL from the first unknown one on.
 _CAPABILITIES = 64
+#: SETGID, SETUID, SYS_ADMIN.
+_ROOT_CAPABILITIES = (6, 7, 21)
 #: NOROOT, NO_SETUID_FIXUP, KEEP_CAPS off, NO_CAP_AMBIENT_RAISE: set where a flag, and locked.
 _SECURE_BITS = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40 | 0x80
+
+
+def is_host_root() -> bool:
+    """Whether this process is root of the whole host, with the capabilities to mount and to give users away.
+
+    Root of a container often is not, and is treated like an ordinary user.
+    """
+    if os.geteuid() != 0 or Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
+        return False
+    status = Path("/proc/self/status").read_text().splitlines()
+    effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    return all(effective >> capability & 1 for capability in _ROOT_CAPABILITIES)
 
 
 def die_with_parent() -> None:

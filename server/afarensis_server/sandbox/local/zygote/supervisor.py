@@ -7,6 +7,7 @@ and runs no code of users. When it ends, so does every zygote, and with a zygote
 import os
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,11 @@ def main(control_descriptor: int, work_directory: str, guest_code: str, first_us
     privileges.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the server decides what it means
     control = socket.socket(fileno=control_descriptor)
-    privileged = os.geteuid() == _ROOT
+    privileged = privileges.is_host_root()
     if privileged:
+        # With it, every session would end. Where root may not say so, the sessions' own score has to do.
+        with suppress(PermissionError):
+            Path("/proc/self/oom_score_adj").write_text("-500")
         os.setgroups([])
         syscalls.unshare(clone.NEW_MOUNTS)
     else:
