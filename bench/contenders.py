@@ -23,11 +23,9 @@ _LINE_BYTES = 16 * 1024 * 1024
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
-#: Variables that would slow one side or the other; OpenBLAS would take a kernel for another processor than this one.
-_UNWANTED = frozenset(
-    {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
-    | {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
-)
+#: Variables that would slow one side or the other: without bytecode every start compiles, and OpenBLAS would take a
+#: kernel for another processor than this one.
+_UNWANTED = frozenset({"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"})
 
 #: Output is cut at a mebibyte otherwise.
 BULK = {"sandbox.output_bytes": "1GiB"}

@@ -52,6 +52,14 @@ class Cells:
         self._flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         self._count = 0
 
+    def rehearse(self) -> None:
+        """Run a cell that does nothing and does not count.
+
+        The memory that every cell writes to is shared with the zygote until the first one does, page by page.
+        """
+        self.run("None")
+        self._count = 0
+
     def run(self, source: str) -> Outcome:
         """Execute one cell: show its last expression and its figures, and tell how it ended."""
         self._count += 1

@@ -42,17 +42,28 @@ def serve(control: socket.socket) -> NoReturn:
     Expects an isolated process of its own: descriptor 0 is /dev/null, 1 and 2 are pipes to the host, ``control`` a
     connected stream socket, and the working directory the user's data.
     """
+    park(control, str(Path.cwd())).serve()
+
+
+def park(control: socket.socket, data_directory: str) -> "Runner":
+    """Do ahead all that needs nothing of the session: clients wait for what is left to ``Runner.serve``.
+
+    For a process that waits for its session, before it is confined; its directories need not be there. No thread is
+    started, and nothing is printed.
+    """
     # Out of reach of code that closes or replaces low descriptors by number.
     high = socket.socket(fileno=move_high(control.fileno()))
     control.close()
-    Runner(high, str(Path.cwd())).serve()
+    return Runner(high, data_directory)
 
 
 class Runner:
     """One interpreter and its way to the host."""
 
     def __init__(self, control: socket.socket, data_directory: str) -> None:
-        self._control = control
+        #: The way to the host.
+        self.control = control
+        self._data_directory = data_directory
         _reseed()
         interrupts = Interrupts()
         self._interrupts = interrupts
@@ -61,15 +72,16 @@ class Runner:
         figures = Figures(displays)
         self._cells = Cells(displays, figures, interrupts, data_directory)
         notebook.install(displays, figures)
-        _install_hooks(data_directory)
         self._children = Children(self._channels.flush)
         self._children.install()
+        self._cells.rehearse()
         interrupts.install()
 
     def serve(self) -> NoReturn:
         """Send ``ready`` and serve until the socket ends or breaks."""
         status = 0
         try:
+            _install_hooks(self._data_directory)
             self._channels.greet()
             self._serve()
         except (OSError, FrameError):
@@ -84,7 +96,7 @@ class Runner:
 
     def _serve(self) -> None:
         buffer = FrameBuffer(MAX_REQUEST, 0)
-        while data := self._control.recv(READ_SIZE):
+        while data := self.control.recv(READ_SIZE):
             for header, _ in buffer.feed(data):
                 if header["type"] != "execute":
                     raise FrameError(f"a frame of the unknown type {header['type']!r}")

@@ -10,6 +10,10 @@ from .launcher import Launcher, Seat
 
 _log = logging.getLogger(__name__)
 
+#: Seconds that a refill waits while there is still one to take: who took one is about to run code in it, and forking
+#: next to that would keep both processors of a small machine from it.
+_REST_SECONDS = 0.05
+
 
 class Pool:
     """Keeps ``size`` interpreters ready; one task refills it, after each that is taken."""
@@ -59,6 +63,8 @@ class Pool:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
+            if self._ready:
+                await asyncio.sleep(_REST_SECONDS)
             try:
                 while len(self._ready) < self._size:
                     self._ready.append(await self._make())

@@ -8,9 +8,9 @@ is why the parked child may still hold the rights that mounting takes; user code
 import fcntl
 import json
 import os
-import signal
 import socket
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,14 +34,16 @@ class Birth:
         """
         try:
             self._isolate(control, stdout, stderr, mapped)
-            connection = socket.socket(fileno=_CONTROL)
-            activation, tree = _await_activation(connection)
+            interpreter = self._runner.park(socket.socket(fileno=_CONTROL), jail.DATA_DIRECTORY)
+            if threading.active_count() != 1:
+                raise RuntimeError("a thread was started that would not be confined")
+            activation, tree = _await_activation(interpreter.control)
             self._confine(activation, tree)
         except BaseException:
             # The server passes it on to its log: nothing of a user's has run yet.
             os.write(2, traceback.format_exc().encode())
             os._exit(_FAILED)
-        self._runner.serve(connection)
+        interpreter.serve()
         os._exit(_FAILED)
 
     def _isolate(self, control: int, stdout: int, stderr: int, mapped: int) -> None:
@@ -67,7 +69,6 @@ class Birth:
         syscalls.move_mount(tree, jail.DATA_DIRECTORY)
         os.close(tree)
         os.chdir(jail.DATA_DIRECTORY)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         privileges.limit_resources(
             memory_bytes=activation["process_bytes"],
             processes=activation["processes"],
