@@ -20,7 +20,7 @@ from . import __version__
 from .assistants.service import AssistantLimits, Assistants
 from .domain.sessions import SessionLimits
 from .errors import DatabaseUnavailable, ModelUnknown
-from .events.kinds import RunLog
+from .events.kinds import ExecutionLog, RunLog
 from .files.blobs import DirectoryBlobs
 from .files.service import FileLimits, Files
 from .rpc.calls import CallLimits
@@ -34,8 +34,10 @@ from .runs.prompt import PromptLimits, Prompts
 from .runs.service import Runs
 from .sandbox.driver import SandboxDriver, SandboxUnavailable
 from .sandbox.local import CgroupMode, LocalSandbox, LocalSandboxSettings
+from .sessions.executions import Executions
 from .sessions.outputs import DisplayLimits
-from .sessions.service import Sessions, SessionSettings
+from .sessions.service import Sessions
+from .sessions.settings import SessionSettings
 from .settings import Settings
 from .store.database import Database
 from .threads.service import ThreadLimits, Threads
@@ -81,6 +83,8 @@ async def start(settings: Settings, stack: AsyncExitStack) -> str:
         raise Refused(str(error)) from error
     log = RunLog(database)
     sessions = await stack.enter_async_context(Sessions(database, files, driver, _session_settings(settings)))
+    execution_log = ExecutionLog(database)
+    executions = await stack.enter_async_context(Executions(database, execution_log, sessions))
     prompts = Prompts(
         database,
         files,
@@ -97,13 +101,15 @@ async def start(settings: Settings, stack: AsyncExitStack) -> str:
         database, _assistant_limits(settings), default_model=models.default, check_model=models.check
     )
     runs = Runs(database, log, threads, sessions, engine, _run_limits(settings), models.check)
-    server = RpcServer(Nouns(assistants, threads, files, runs, sessions, models), _rpc_settings(settings))
+    server = RpcServer(Nouns(assistants, threads, files, runs, sessions, executions, models), _rpc_settings(settings))
 
     async def drain() -> None:
-        # Streams stay open while runs finish, so that their readers see how.
+        # Streams stay open while runs and executions finish, so that their readers see how.
         server.refuse_new()
-        await engine.drain(settings.server.drain_seconds)
+        seconds = settings.server.drain_seconds
+        await asyncio.gather(engine.drain(seconds), executions.drain(seconds))
         log.drain()
+        execution_log.drain()
         await server.stop(_CALL_GRACE_SECONDS)
 
     stack.push_async_callback(drain)

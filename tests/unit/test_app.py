@@ -11,7 +11,7 @@ from afarensis_server.runs.fields import RunLimits
 from afarensis_server.runs.models.openai import OpenAISettings
 from afarensis_server.runs.prompt import PromptLimits
 from afarensis_server.sandbox.local import LocalSandboxSettings
-from afarensis_server.sessions.service import SessionSettings
+from afarensis_server.sessions.settings import SessionSettings
 from afarensis_server.settings import OpenAISection, RunsSection, SandboxSection, Settings
 from afarensis_server.threads.fields import ThreadLimits
 from afarensis_server.validation import SharedLimits

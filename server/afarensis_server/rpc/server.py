@@ -13,6 +13,7 @@ from ..assistants.service import Assistants
 from ..files.service import Files
 from ..runs.models.registry import Models
 from ..runs.service import Runs
+from ..sessions.executions import Executions
 from ..sessions.service import Sessions
 from ..threads.service import Threads
 from .calls import CallLimits, Calls
@@ -82,6 +83,7 @@ class Nouns:
     files: Files
     runs: Runs
     sessions: Sessions
+    executions: Executions
     models: Models
 
 
@@ -96,14 +98,13 @@ class RpcServer:
         self._settings = settings
         self._calls = Calls(settings.calls)
         self._health = Health((PROCESS_HEALTH, RUN_HEALTH))
-        self._sessions = SessionServicer(nouns.sessions, self._calls)
         self._server = grpc.aio.server(interceptors=(CallInterceptor(self._calls),), options=_OPTIONS)
         server = self._server
         pb.add_AssistantServiceServicer_to_server(AssistantServicer(nouns.assistants), server)
         pb.add_ThreadServiceServicer_to_server(ThreadServicer(nouns.threads, nouns.runs), server)
         pb.add_RunServiceServicer_to_server(RunServicer(nouns.runs, self._calls), server)
         pb.add_FileServiceServicer_to_server(FileServicer(nouns.files), server)
-        pb.add_SessionServiceServicer_to_server(self._sessions, server)
+        pb.add_SessionServiceServicer_to_server(SessionServicer(nouns.sessions, nouns.executions, self._calls), server)
         pb.add_ModelServiceServicer_to_server(ModelServicer(nouns.models), server)
         pb.add_UsageServiceServicer_to_server(UsageServicer(), server)
         pb.add_EventServiceServicer_to_server(EventServicer(), server)
@@ -134,7 +135,6 @@ class RpcServer:
         self.refuse_new()
         self._health.end()
         await self._calls.finish(grace_seconds)
-        await self._sessions.aclose()
         # What is left are answers on their way to their clients.
         await self._server.stop(1.0)
 

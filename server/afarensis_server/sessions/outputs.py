@@ -90,6 +90,7 @@ class OutputKeeper:
             file = await self._files.store_output(self._project, name, self._session.read_file(change.path))
         except (OSError, DomainError) as error:
             # The code's own doing (gone again, unreadable, too large): told to the reader as a file without an id.
+            self.by_path.pop(path, None)
             _log.info("output file not kept", session_id=self._session.session_id, error=type(error).__name__)
             return FileItem(path, change.kind, size_bytes=change.size_bytes)
         known = self.by_path.get(path)

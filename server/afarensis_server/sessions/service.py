@@ -2,9 +2,9 @@
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
@@ -17,6 +17,7 @@ from ..domain.executions import ExecutionEvent, ExecutionResult, FileItem, Start
 from ..domain.files import File
 from ..domain.sessions import KeptFile, Session, SessionStatus
 from ..errors import (
+    RequestIdReused,
     SandboxCapacity,
     SandboxDown,
     SessionBusy,
@@ -28,54 +29,31 @@ from ..errors import (
 from ..files.service import Files
 from ..sandbox.driver import (
     DATA_DIRECTORY,
-    InputFile,
     SandboxDriver,
     SandboxFull,
     SandboxUnavailable,
-    SessionLimits,
     SessionSpec,
 )
+from ..store import requests, thread_files
 from ..store import sessions as session_rows
-from ..store import thread_files
 from ..store import threads as thread_rows
 from ..store.database import Database
 from ..store.pages import Page, PageRequest
 from ..store.writer import Transaction
+from ..validation import Violations, check_file_ids
 from .checkpoint import after, lay_out
+from .inputs import Inputs
 from .live import LiveSession
 from .names import assign_names
-from .outputs import DisplayLimits, OutputKeeper
+from .outputs import OutputKeeper
+from .settings import NO_WISHES, SessionSettings, SessionWishes
 
 _log = structlog.get_logger(__name__)
 
+#: Called in the transaction that stores a new session, with its id.
+OnInsert = Callable[[Transaction, str], None]
 
-@dataclass(frozen=True, slots=True)
-class SessionSettings:
-    """How long sessions live and what one may use."""
-
-    limits: SessionLimits
-    displays: DisplayLimits = DisplayLimits()
-    #: Seconds without an execution after which a session ends.
-    idle_seconds: float = 1_200.0
-    #: Seconds after which a session ends once it is idle, however often it was used.
-    life_seconds: float = 3_600.0
-    #: The longest life that the creator of a session may choose.
-    max_life_seconds: float = 86_400.0
-    #: Seconds that one execution may take when the caller does not say.
-    execution_seconds: float = 120.0
-    #: Seconds that one execution may take at most.
-    max_execution_seconds: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class SessionWishes:
-    """What the creator of a session may choose; None takes the server's setting."""
-
-    limits: SessionLimits | None = None
-    idle_seconds: float | None = None
-    life_seconds: float | None = None
-    name: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+_CREATE = "CreateSession"
 
 
 class Sessions:
@@ -84,13 +62,14 @@ class Sessions:
     def __init__(self, database: Database, files: Files, driver: SandboxDriver, settings: SessionSettings) -> None:
         self._database = database
         self._files = files
+        self._inputs = Inputs(database, files)
         self._driver = driver
         self.settings = settings
         self._live: dict[str, LiveSession] = {}
         self._by_thread: dict[str, LiveSession] = {}
         #: Those that are being ended, until nothing is left of them.
         self._ending: dict[str, LiveSession] = {}
-        #: Held while a thread's session is opened or given files; gone when nobody does.
+        #: Held while a thread's session is opened or given files, and per request; gone when nobody does.
         self._opening: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._changed = asyncio.Event()
         self._reaper: asyncio.Task[None] | None = None
@@ -117,22 +96,50 @@ class Sessions:
         project: str,
         thread_id: str | None,
         file_ids: Sequence[str] = (),
-        wanted: SessionWishes = SessionWishes(),
+        wanted: SessionWishes = NO_WISHES,
+        request_id: str = "",
     ) -> Session:
-        """Open a session with these files.
+        """Open a session with these files; with a ``request_id``, once.
 
-        Raises ThreadNotFound, SessionExists, FileNotFound, SandboxCapacity, SandboxDown.
+        Raises ThreadNotFound, SessionExists, FileNotFound, SandboxCapacity, SandboxDown, RequestIdReused.
         """
+        if not request_id:
+            return await self._create(project, thread_id, file_ids, wanted)
+        fingerprint = requests.fingerprint_of(thread_id, list(file_ids), wanted)
+        async with self._lock(f"request {project} {request_id}"):
+            found = await self._database.read(
+                lambda connection: requests.find(connection, project, _CREATE, request_id)
+            )
+            if found is None:
+
+                def remember(tx: Transaction, session_id: str) -> None:
+                    requests.forget(tx.connection)
+                    requests.remember(tx.connection, project, _CREATE, request_id, fingerprint, session_id)
+
+                return await self._create(project, thread_id, file_ids, wanted, remember)
+            known, session_id = found
+            if known != fingerprint:
+                raise RequestIdReused(request_id=request_id)
+            return await self.get(project, session_id)
+
+    async def _create(
+        self,
+        project: str,
+        thread_id: str | None,
+        file_ids: Sequence[str],
+        wanted: SessionWishes,
+        on_insert: OnInsert | None = None,
+    ) -> Session:
         if thread_id is None:
-            return (await self._open(project, None, file_ids, wanted)).row
+            return (await self._open(project, None, file_ids, wanted, on_insert)).row
         thread = await self._database.read(lambda connection: thread_rows.get(connection, project, thread_id))
         if thread is None:
             raise ThreadNotFound(id=thread_id)
         shared = thread.tool_resources.code_interpreter_file_ids
-        async with self._opening.setdefault(thread_id, asyncio.Lock()):
+        async with self._lock(thread_id):
             if (live := self._by_thread.get(thread_id)) is not None:
                 raise SessionExists(thread_id=thread_id, session_id=live.id)
-            return (await self._open(project, thread_id, (*file_ids, *shared), wanted)).row
+            return (await self._open(project, thread_id, (*file_ids, *shared), wanted, on_insert)).row
 
     async def get(self, project: str, session_id: str) -> Session:
         """The session as it stands. Raises SessionNotFound."""
@@ -147,11 +154,20 @@ class Sessions:
         live = self._live.get(session_id)
         return "" if live is None else live.execution_id
 
-    async def list(self, project: str, page: PageRequest, thread_id: str | None = None) -> Page[Session]:
-        """The sessions of a project, or of one thread."""
-        return await self._database.read(
-            lambda connection: session_rows.list_page(connection, project, page, thread_id=thread_id)
+    async def list(
+        self,
+        project: str,
+        page: PageRequest,
+        thread_id: str | None = None,
+        status: SessionStatus | None = None,
+    ) -> Page[Session]:
+        """The sessions of a project, of one thread, or with one status. Raises PageTokenInvalid."""
+        found = await self._database.read(
+            lambda connection: session_rows.list_page(connection, project, page, thread_id=thread_id, status=status)
         )
+        # The row of an open session is written when it opens and when it ends; in between, it is here.
+        rows = [live.row if (live := self._live.get(row.id)) is not None else row for row in found.items]
+        return Page(rows, found.next_token)
 
     async def close(self, project: str, session_id: str) -> Session:
         """End the session with its processes and files. May be repeated. Raises SessionNotFound."""
@@ -161,11 +177,33 @@ class Sessions:
 
     async def live(self, project: str, session_id: str) -> LiveSession:
         """The open session with this id. Raises SessionNotFound, SessionNotActive."""
-        row = await self.get(project, session_id)
         live = self._live.get(session_id)
-        if live is None:
-            raise SessionNotActive(session_id=session_id, status=row.status)
-        return live
+        if live is not None and live.row.project == project:
+            return live
+        row = await self.get(project, session_id)
+        raise SessionNotActive(session_id=session_id, status=row.status)
+
+    async def add_files(self, project: str, session_id: str, file_ids: Sequence[str]) -> Session:
+        """Put files into an open session under their own names, where they take the place of what lies there.
+
+        Raises InvalidFields, SessionNotFound, SessionNotActive, SessionBusy, FileNotFound, SandboxDown.
+        """
+        violations = Violations()
+        if not file_ids:
+            violations.required("file_ids")
+        check_file_ids(violations, "file_ids", file_ids, maximum=self.settings.files)
+        violations.check()
+        live = await self.live(project, session_id)
+        if live.execution_id:
+            raise SessionBusy(session_id=live.id, execution_id=live.execution_id)
+        async with live.turn:
+            files = await self._inputs.find(project, file_ids)
+            names = {file.id: file.filename for file in files}
+            together = {**live.names, **{name: file_id for file_id, name in names.items()}}
+            violations.count("file_ids", tuple(set(together.values())), maximum=self.settings.files)
+            violations.check()
+            await self._inputs.place(live, files, names)
+        return live.row
 
     async def close_thread(self, thread_id: str) -> None:
         """End the thread's session, if one is open."""
@@ -180,11 +218,11 @@ class Sessions:
 
         Raises FileNotFound, SandboxCapacity, SandboxDown.
         """
-        async with self._opening.setdefault(thread_id, asyncio.Lock()):
+        async with self._lock(thread_id):
             live = self._by_thread.get(thread_id)
             if live is None:
                 return await self._open(project, thread_id, file_ids)
-            await self._add_files(live, file_ids)
+            await self._inputs.add(live, file_ids)
             return live
 
     def plan_names(self, thread_id: str, files: Sequence[File]) -> dict[str, str]:
@@ -213,13 +251,14 @@ class Sessions:
         iterator early interrupts the code. Raises SessionNotActive, SandboxDown.
         """
         execution_id = execution_id or ids.execution_id()
-        if not wait and live.turn.locked():
+        if not wait and live.execution_id:
             raise SessionBusy(session_id=live.id, execution_id=live.execution_id)
         seconds = min(timeout_seconds or self.settings.execution_seconds, self.settings.max_execution_seconds)
         async with live.turn:
             if live.id not in self._live:
                 raise SessionNotActive(session_id=live.id, status=live.row.status)
             live.execution_id = execution_id
+            self._touch(live)
             try:
                 is_another = await live.sandbox.prepare()
                 yield Started(execution_id, is_another or live.follows_another)
@@ -242,9 +281,14 @@ class Sessions:
     # --- opening and ending -------------------------------------------------------------------------------------------
 
     async def _open(
-        self, project: str, thread_id: str | None, file_ids: Sequence[str], wanted: SessionWishes = SessionWishes()
+        self,
+        project: str,
+        thread_id: str | None,
+        file_ids: Sequence[str],
+        wanted: SessionWishes = NO_WISHES,
+        on_insert: OnInsert | None = None,
     ) -> LiveSession:
-        files = await self._find(project, file_ids)
+        files = await self._inputs.find(project, file_ids)
         layout = await self._database.read(lambda connection: lay_out(connection, project, thread_id, files))
         session_id = ids.session_id()
         spec = SessionSpec(
@@ -252,7 +296,7 @@ class Sessions:
             limits=wanted.limits or self.settings.limits,
             files=tuple(
                 [
-                    await self._input(project, file, path, layout.inputs.get(path, ""))
+                    await self._inputs.at(project, file, path, layout.inputs.get(path, ""))
                     for path, file in layout.placed.items()
                 ]
             ),
@@ -260,7 +304,7 @@ class Sessions:
         try:
             sandbox = await self._driver.open(spec)
         except FileNotFoundError:
-            await self._find(project, file_ids)  # raises for the one that was deleted meanwhile
+            await self._inputs.find(project, file_ids)  # raises for the one that was deleted meanwhile
             raise
         except SandboxFull as error:
             raise SandboxCapacity from error
@@ -291,7 +335,7 @@ class Sessions:
             if file.id != layout.inputs.get(path)
         }
         try:
-            live.follows_another = await self._database.write(lambda tx: _insert(tx, row, layout.kept))
+            live.follows_another = await self._database.write(lambda tx: _insert(tx, row, layout.kept, on_insert))
         except BaseException:
             # The row is stored even when only the caller was cancelled; the thread could have no other session then.
             try:
@@ -305,31 +349,6 @@ class Sessions:
         self._changed.set()
         _log.info("session opened", session_id=session_id, thread_id=thread_id, files=len(files))
         return live
-
-    async def _add_files(self, live: LiveSession, file_ids: Sequence[str]) -> None:
-        taken = live.taken_names()
-        known = set(taken.values())
-        missing = [file_id for file_id in file_ids if file_id not in known]
-        if not missing:
-            return
-        project = live.row.project
-        files = await self._find(project, missing)
-        names = assign_names(files, taken)
-        inputs = [await self._input(project, file, names[file.id], file.id) for file in files]
-        try:
-            await live.sandbox.add_files(inputs)
-        except FileNotFoundError:
-            await self._find(project, missing)  # raises for the one that was deleted meanwhile
-            raise
-        live.names |= {name: file_id for file_id, name in names.items()}
-        await self._note(live, [KeptFile(name, file_id, file_id) for file_id, name in names.items()])
-        live.row = replace(live.row, file_ids=(*live.row.file_ids, *(file.id for file in files)))
-
-    async def _find(self, project: str, file_ids: Sequence[str]) -> Sequence[File]:
-        return [await self._files.get(project, file_id) for file_id in dict.fromkeys(file_ids)]
-
-    async def _input(self, project: str, file: File, path: str, input_id: str) -> InputFile:
-        return InputFile(input_id, path, await self._files.path(project, file.id), file.size_bytes)
 
     async def _note(self, live: LiveSession, kept: Sequence[KeptFile]) -> None:
         """Note what lies where in a thread's session, for the next one."""
@@ -358,6 +377,9 @@ class Sessions:
             _log.info("session ended", session_id=live.id, status=live.row.status)
         finally:
             del self._ending[live.id]
+
+    def _lock(self, key: str) -> asyncio.Lock:
+        return self._opening.setdefault(key, asyncio.Lock())
 
     # --- life time ----------------------------------------------------------------------------------------------------
 
@@ -400,8 +422,10 @@ def _expiry(row: Session, used: datetime) -> datetime:
     return min(idle, row.create_time + timedelta(seconds=row.life_seconds))
 
 
-def _insert(tx: Transaction, row: Session, kept: Sequence[KeptFile]) -> bool:
+def _insert(tx: Transaction, row: Session, kept: Sequence[KeptFile], on_insert: OnInsert | None) -> bool:
     """Store the session; tells whether its thread had one before, whose variables are gone."""
+    if on_insert is not None:
+        on_insert(tx, row.id)
     had_one = False
     if row.thread_id is not None:
         had_one = session_rows.exists_for_thread(tx.connection, row.project, row.thread_id)

@@ -163,8 +163,12 @@ def test_unknown_session_is_not_found(sessions: pb.SessionServiceStub) -> None:
         assert refusal.message == "No session found with id 'sess_x'."
 
 
-def test_request_id_that_would_not_be_honored_is_refused(sessions: pb.SessionServiceStub, session: pb.Session) -> None:
-    request = pb.ExecuteRequest(session_id=session.id, code="1", request_id="r")
+def test_request_id_runs_code_once(sessions: pb.SessionServiceStub, session: pb.Session) -> None:
+    run(sessions, session, "runs = 0")
+    request = pb.ExecuteRequest(session_id=session.id, code="runs += 1; print(runs)", request_id="once")
+    first, second = events_of(sessions, request), events_of(sessions, request)
+    assert printed(first) == "1\n"
+    assert second == first
+    request.code = "print(runs)"
     refusal = refused(lambda: sessions.Execute(request))
-    assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
-    assert refusal.message.startswith("The request_id of Execute is part of the contract")
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")

@@ -26,7 +26,8 @@ from afarensis_server.runs.models.registry import Models
 from afarensis_server.runs.prompt import PromptLimits, Prompts
 from afarensis_server.runs.service import Runs
 from afarensis_server.sandbox.driver import Layer, SandboxSession, SandboxUnavailable, SessionSpec
-from afarensis_server.sessions.service import Sessions, SessionSettings
+from afarensis_server.sessions.service import Sessions
+from afarensis_server.sessions.settings import SessionSettings
 from afarensis_server.store.database import Database
 from afarensis_server.threads.fields import ThreadLimits
 from afarensis_server.threads.service import Threads

@@ -13,7 +13,8 @@ from afarensis_server.files.blobs import DirectoryBlobs
 from afarensis_server.files.service import FileLimits, Files
 from afarensis_server.sandbox.driver import SandboxSession, SessionSpec
 from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings
-from afarensis_server.sessions.service import Sessions, SessionSettings
+from afarensis_server.sessions.service import Sessions
+from afarensis_server.sessions.settings import SessionSettings
 from afarensis_server.store.database import Database
 from afarensis_server.threads.fields import ThreadLimits
 from afarensis_server.threads.service import Threads

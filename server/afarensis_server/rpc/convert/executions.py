@@ -1,23 +1,27 @@
 """What code did: outputs, displays, files and results."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
 from afarensis import v1 as pb
 
 from ...domain.executions import (
     CodeError,
     DisplayItem,
-    ExecutionEvent,
     ExecutionItem,
     ExecutionResult,
     ExecutionStatus,
     FileChangeKind,
     FileItem,
+    LoggedExecutionEvent,
     OutputItem,
     OutputStream,
     Representation,
     Started,
 )
+from ...sessions.executions import ExecutionState
 from .files import file_message
-from .values import duration_message, enum_numbers
+from .values import duration_message, enum_numbers, timestamp_message
 
 _STREAMS = enum_numbers(pb.OutputStream, "OUTPUT_STREAM_", OutputStream)
 _CHANGES = enum_numbers(pb.FileChange, "FILE_CHANGE_", FileChangeKind)
@@ -80,17 +84,72 @@ def _error_message(error: CodeError) -> pb.ExecutionError:
     return pb.ExecutionError(name=error.name, value=error.value, traceback=error.traceback)
 
 
-def execution_event_message(event: ExecutionEvent) -> pb.ExecutionEvent:
-    """The event without its sequence and time, which the caller knows."""
-    match event:
-        case Started():
-            started = pb.ExecutionStarted(execution_id=event.execution_id, state_lost=event.state_lost)
-            return pb.ExecutionEvent(started=started)
-        case OutputItem():
-            return pb.ExecutionEvent(output=output_message(event))
-        case DisplayItem():
-            return pb.ExecutionEvent(display=display_message(event))
-        case FileItem():
-            return pb.ExecutionEvent(file=file_change_message(event))
-        case ExecutionResult():
-            return pb.ExecutionEvent(result=result_message(event))
+def execution_event_message(logged: LoggedExecutionEvent) -> pb.ExecutionEvent:
+    message = pb.ExecutionEvent(sequence=logged.sequence, create_time=timestamp_message(logged.create_time))
+    match logged.event:
+        case Started() as started:
+            message.started.execution_id = started.execution_id
+            message.started.state_lost = started.state_lost
+        case OutputItem() as item:
+            message.output.CopyFrom(output_message(item))
+        case DisplayItem() as item:
+            message.display.CopyFrom(display_message(item))
+        case FileItem() as item:
+            message.file.CopyFrom(file_change_message(item))
+        case ExecutionResult() as result:
+            message.result.CopyFrom(result_message(result))
+    return message
+
+
+def execution_message(state: ExecutionState, most_bytes: int) -> pb.Execution:
+    """The execution. What would make it too large for one message is left out: see `Execution` in the contract."""
+    message = _execution_message(state, state.outputs)
+    if message.ByteSize() > most_bytes:
+        message = _execution_message(state, [_without_inline_files(item) for item in state.outputs])
+    room = most_bytes - message.ByteSize()
+    if room < 0:
+        texts = sum(len(item.text.encode()) for item in state.outputs if isinstance(item, OutputItem))
+        kept = _cut_middle(map(_without_inline_files, state.outputs), max(texts + room, 0))
+        message = _execution_message(state, kept)
+    return message
+
+
+def _execution_message(state: ExecutionState, outputs: Iterable[ExecutionItem]) -> pb.Execution:
+    return pb.Execution(
+        id=state.execution.id,
+        create_time=timestamp_message(state.execution.create_time),
+        session_id=state.execution.session_id,
+        code=state.execution.code,
+        outputs=[code_output_message(item) for item in outputs],
+        result=None if state.result is None else result_message(state.result),
+        state_lost=state.state_lost,
+    )
+
+
+def _without_inline_files(item: ExecutionItem) -> ExecutionItem:
+    if not isinstance(item, DisplayItem):
+        return item
+    return DisplayItem(
+        tuple(form if form.file_id is None else replace(form, text=None, data=None) for form in item.representations)
+    )
+
+
+def _cut_middle(items: Iterable[ExecutionItem], most_bytes: int) -> Iterator[ExecutionItem]:
+    """The items with no more text than this: its beginning and its end. What is left out between them is counted."""
+    items = list(items)
+    sizes = [len(item.text.encode()) if isinstance(item, OutputItem) else 0 for item in items]
+    total, half = sum(sizes), most_bytes // 2
+    first, last, position = half, total - half, 0
+    for item, size in zip(items, sizes, strict=True):
+        begin, end = position, position + size
+        position = end
+        if not isinstance(item, OutputItem) or end <= first or begin >= last:
+            yield item
+            continue
+        raw = item.text.encode()
+        if begin < first:
+            yield replace(item, text=raw[: first - begin].decode(errors="ignore"))
+        left_out = min(end, last) - max(begin, first)
+        rest = raw[last - begin :].decode(errors="ignore") if end > last else ""
+        dropped = left_out if begin < first else left_out + item.dropped_bytes
+        yield replace(item, text=rest, dropped_bytes=dropped)

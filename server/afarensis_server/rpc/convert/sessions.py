@@ -5,12 +5,11 @@ from dataclasses import replace
 from afarensis import v1 as pb
 
 from ...domain.sessions import Session, SessionLimits, SessionStatus
-from ...sessions.service import SessionSettings, SessionWishes
-from ...validation import Reason, Violations, check_file_ids, check_metadata
-from .values import duration_message, enum_numbers, positive_seconds, timestamp_message
+from ...sessions.settings import SessionSettings, SessionWishes
+from ...validation import Reason, Violations, check_file_ids, check_metadata, check_request_id
+from .values import duration_message, enum_numbers, enum_value, inverse, positive_seconds, timestamp_message
 
 _NAME_CHARACTERS = 256
-_FILES = 20
 
 _STATUSES = enum_numbers(pb.SessionStatus, "SESSION_STATUS_", SessionStatus)
 
@@ -48,6 +47,14 @@ def _limits_message(limits: SessionLimits) -> pb.SessionLimits:
     )
 
 
+def session_status_value(number: int) -> SessionStatus | None:
+    """None stands for all."""
+    found = Violations()
+    status = enum_value(number, inverse(_STATUSES), "status", found)
+    found.check()
+    return status
+
+
 def session_wishes(request: pb.CreateSessionRequest, settings: SessionSettings) -> SessionWishes:
     """What the creator of a session chooses, within what the server allows."""
     found = Violations()
@@ -58,9 +65,10 @@ def session_wishes(request: pb.CreateSessionRequest, settings: SessionSettings) 
     idle = min(settings.idle_seconds, life)
     if request.HasField("idle_timeout"):
         idle = positive_seconds(request.idle_timeout, "idle_timeout", life, found)
+    check_request_id(found, request.request_id)
     found.string("name", request.name, maximum=_NAME_CHARACTERS)
     check_metadata(found, "metadata", request.metadata)
-    check_file_ids(found, "file_ids", request.file_ids, maximum=_FILES)
+    check_file_ids(found, "file_ids", request.file_ids, maximum=settings.files)
     found.check()
     return SessionWishes(
         limits=limits, idle_seconds=idle, life_seconds=life, name=request.name, metadata=dict(request.metadata)

@@ -21,13 +21,11 @@ from ..convert.threads import thread_message
 from ..convert.values import seconds_value
 from ..disconnects import Context
 from ..masks import fields_to_change
-from ..pages import RESPONSE_BYTES, check_page_size, list_page
-from .streams import check_cursor, heartbeat_seconds
+from ..pages import list_page
+from .streams import bounded, check_cursor, check_list, heartbeat_seconds
 
 _DEFAULT_WAIT_SECONDS = 60.0
 _MAX_WAIT_SECONDS = 600.0
-_DEFAULT_EVENTS = 100
-_MAX_EVENTS = 1_000
 
 
 class RunServicer(pb.RunServiceServicer):
@@ -123,22 +121,10 @@ class RunServicer(pb.RunServiceServicer):
                 yield pb.StreamRunEventsResponse(event=event, heartbeat=beat)
 
     async def ListRunEvents(self, request: pb.ListRunEventsRequest, context: Context) -> pb.ListRunEventsResponse:
-        check_cursor(request.after_sequence)
-        found = Violations()
-        check_page_size(request.page_size, _MAX_EVENTS, found)
-        found.check()
-        page = await self._runs.list_events(
-            project(), request.run_id, request.after_sequence, request.page_size or _DEFAULT_EVENTS
-        )
-        response = pb.ListRunEventsResponse(last_sequence=page.last_sequence, ended=page.ended)
-        size = 0
-        for event in page.events:
-            message = run_event_message(event)
-            size += message.ByteSize()
-            if response.events and size > RESPONSE_BYTES:
-                break
-            response.events.append(message)
-        return response
+        limit = check_list(request.after_sequence, request.page_size)
+        page = await self._runs.list_events(project(), request.run_id, request.after_sequence, limit)
+        events = bounded(page.events, run_event_message)
+        return pb.ListRunEventsResponse(events=events, last_sequence=page.last_sequence, ended=page.ended)
 
     async def _create(self, request: pb.CreateRunRequest) -> Run:
         fields, messages = run_fields(request, "")

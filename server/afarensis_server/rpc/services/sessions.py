@@ -2,119 +2,144 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
 
 from afarensis import v1 as pb
 
-from ...clock import now
-from ...errors import Unimplemented
+from ...domain.executions import LoggedExecutionEvent
+from ...domain.sessions import Session
+from ...errors import ExecutionNotFound, Unimplemented
+from ...events.log import Heartbeat
+from ...sessions.executions import ExecutionRequest, Executions
 from ...sessions.service import Sessions
-from ...validation import Violations
+from ...validation import Reason, Violations, check_request_id
 from ..calls import Calls
 from ..context import project
-from ..convert.executions import execution_event_message
-from ..convert.sessions import session_message, session_wishes
+from ..convert.executions import execution_event_message, execution_message
+from ..convert.sessions import session_message, session_status_value, session_wishes
 from ..convert.values import positive_seconds
 from ..disconnects import Context
-from .executions import Execution
+from ..pages import RESPONSE_BYTES, list_page
 from .later import not_yet
-from .streams import heartbeat_seconds
+from .streams import bounded, check_cursor, check_list, heartbeat_seconds
 
 #: What an execution's code may have.
-_CODE_CHARACTERS = 1024 * 1024
+_CODE_BYTES = 1024 * 1024
 
 
 class SessionServicer(pb.SessionServiceServicer):
     """Opens sessions and runs clients' own code in them."""
 
-    def __init__(self, sessions: Sessions, calls: Calls) -> None:
+    def __init__(self, sessions: Sessions, executions: Executions, calls: Calls) -> None:
         self._sessions = sessions
+        self._executions = executions
         self._calls = calls
-        #: Executions whose clients went away and which go on all the same.
-        self._left_alone: set[asyncio.Task[None]] = set()
+
+    # --- sessions -----------------------------------------------------------------------------------------------------
 
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Context) -> pb.CreateSessionResponse:
-        _refuse_request_id("CreateSession", request.request_id)
         wishes = session_wishes(request, self._sessions.settings)
-        session = await self._sessions.create(project(), request.thread_id or None, request.file_ids, wishes)
-        return pb.CreateSessionResponse(session=session_message(session))
+        session = await self._sessions.create(
+            project(), request.thread_id or None, request.file_ids, wishes, request.request_id
+        )
+        return pb.CreateSessionResponse(session=self._message(session))
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         session = await self._sessions.get(project(), request.session_id)
-        running = self._sessions.active_execution(session.id)
-        return pb.GetSessionResponse(session=session_message(session, running))
+        return pb.GetSessionResponse(session=self._message(session))
+
+    async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
+        status = session_status_value(request.status)
+        sessions, token = await list_page(
+            request,
+            lambda page: self._sessions.list(project(), page, request.thread_id or None, status),
+            self._message,
+        )
+        return pb.ListSessionsResponse(sessions=sessions, next_page_token=token)
 
     async def CloseSession(self, request: pb.CloseSessionRequest, context: Context) -> pb.CloseSessionResponse:
         session = await self._sessions.close(project(), request.session_id)
-        return pb.CloseSessionResponse(session=session_message(session))
+        return pb.CloseSessionResponse(session=self._message(session))
+
+    async def AddSessionFiles(self, request: pb.AddSessionFilesRequest, context: Context) -> pb.AddSessionFilesResponse:
+        session = await self._sessions.add_files(project(), request.session_id, request.file_ids)
+        return pb.AddSessionFilesResponse(session=self._message(session))
+
+    def _message(self, session: Session) -> pb.Session:
+        return session_message(session, self._sessions.active_execution(session.id))
+
+    # --- executions ---------------------------------------------------------------------------------------------------
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> AsyncIterator[pb.ExecuteResponse]:
-        _refuse_request_id("Execute", request.request_id)
         heartbeat = heartbeat_seconds(request)
-        timeout = self._check(request)
-        live = await self._sessions.live(project(), request.session_id)
-        execution = Execution(self._sessions.execute(live, request.code, timeout_seconds=timeout, wait=False))
-        sequence = 0
+        execution_id = await self._executions.start(
+            project(), self._wanted(request, "Execute"), interrupt_when_left=request.interrupt_on_disconnect
+        )
         try:
-            async for event in execution.events(heartbeat):
-                if event is None:
-                    yield pb.ExecuteResponse(heartbeat=pb.Heartbeat(last_sequence=sequence))
-                    continue
-                sequence += 1
-                message = execution_event_message(event)
-                message.sequence = sequence
-                message.create_time.FromDatetime(now())
-                yield pb.ExecuteResponse(event=message)
-        finally:
-            if request.interrupt_on_disconnect or self._calls.draining:
-                await execution.interrupt()
-            elif not execution.task.done():
-                execution.leave_alone()
-                self._left_alone.add(execution.task)
-                execution.task.add_done_callback(self._left_alone.discard)
+            items = self._executions.follow_events(project(), execution_id, 0, heartbeat)
+            async with aclosing(items):
+                await anext(items)  # the heartbeat: here, the first item is the event `started`
+                async for item in items:
+                    event, beat = _item(item)
+                    yield pb.ExecuteResponse(event=event, heartbeat=beat)
+        except (GeneratorExit, asyncio.CancelledError):
+            # A stream that the server itself ends, to shut down, can be taken up again.
+            if request.interrupt_on_disconnect and not self._calls.draining:
+                with suppress(ExecutionNotFound):
+                    await self._executions.interrupt(project(), execution_id)
+            raise
 
-    def _check(self, request: pb.ExecuteRequest) -> float | None:
-        """The timeout that an execution asks for, if any."""
+    async def ExecuteAndWait(self, request: pb.ExecuteAndWaitRequest, context: Context) -> pb.ExecuteAndWaitResponse:
+        execution_id = await self._executions.start(project(), self._wanted(request, "ExecuteAndWait"))
+        state = await self._executions.wait(project(), execution_id)
+        return pb.ExecuteAndWaitResponse(execution=execution_message(state, RESPONSE_BYTES))
+
+    async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
+        state = await self._executions.get(project(), request.execution_id)
+        return pb.GetExecutionResponse(execution=execution_message(state, RESPONSE_BYTES))
+
+    async def StreamExecutionEvents(
+        self, request: pb.StreamExecutionEventsRequest, context: Context
+    ) -> AsyncIterator[pb.StreamExecutionEventsResponse]:
+        check_cursor(request.after_sequence)
+        items = self._executions.follow_events(
+            project(), request.execution_id, request.after_sequence, heartbeat_seconds(request)
+        )
+        async with aclosing(items):
+            async for item in items:
+                event, beat = _item(item)
+                yield pb.StreamExecutionEventsResponse(event=event, heartbeat=beat)
+
+    async def ListExecutionEvents(
+        self, request: pb.ListExecutionEventsRequest, context: Context
+    ) -> pb.ListExecutionEventsResponse:
+        limit = check_list(request.after_sequence, request.page_size)
+        page = await self._executions.list_events(project(), request.execution_id, request.after_sequence, limit)
+        events = bounded(page.events, execution_event_message)
+        return pb.ListExecutionEventsResponse(events=events, last_sequence=page.last_sequence, ended=page.ended)
+
+    async def InterruptExecution(
+        self, request: pb.InterruptExecutionRequest, context: Context
+    ) -> pb.InterruptExecutionResponse:
+        await self._executions.interrupt(project(), request.execution_id)
+        return pb.InterruptExecutionResponse()
+
+    def _wanted(self, request: pb.ExecuteRequest | pb.ExecuteAndWaitRequest, method: str) -> ExecutionRequest:
+        """What a request asks to be run."""
         found = Violations()
-        found.string("code", request.code, maximum=_CODE_CHARACTERS, required=True)
+        check_request_id(found, request.request_id)
+        found.string("code", request.code, required=True)
+        if (size := len(request.code.encode())) > _CODE_BYTES:
+            text = f"Invalid 'code': too long. Expected at most {_CODE_BYTES} bytes, but got {size} instead."
+            found.add("code", Reason.STRING_TOO_LONG, text)
         timeout = None
         if request.HasField("timeout"):
             maximum = self._sessions.settings.max_execution_seconds
             timeout = positive_seconds(request.timeout, "timeout", maximum, found)
         found.check()
-        return timeout
+        return ExecutionRequest(request.session_id, request.code, timeout, method, request.request_id)
 
-    async def aclose(self) -> None:
-        """Interrupt the executions that nobody reads any more."""
-        for task in self._left_alone:
-            task.cancel()
-        await asyncio.gather(*self._left_alone, return_exceptions=True)
-
-    async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
-        raise Unimplemented(method="ListSessions")
-
-    async def AddSessionFiles(self, request: pb.AddSessionFilesRequest, context: Context) -> pb.AddSessionFilesResponse:
-        raise Unimplemented(method="AddSessionFiles")
-
-    async def ExecuteAndWait(self, request: pb.ExecuteAndWaitRequest, context: Context) -> pb.ExecuteAndWaitResponse:
-        raise Unimplemented(method="ExecuteAndWait")
-
-    async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
-        raise Unimplemented(method="GetExecution")
-
-    def StreamExecutionEvents(
-        self, request: pb.StreamExecutionEventsRequest, context: Context
-    ) -> AsyncIterator[pb.StreamExecutionEventsResponse]:
-        return not_yet("StreamExecutionEvents")
-
-    async def ListExecutionEvents(
-        self, request: pb.ListExecutionEventsRequest, context: Context
-    ) -> pb.ListExecutionEventsResponse:
-        raise Unimplemented(method="ListExecutionEvents")
-
-    async def InterruptExecution(
-        self, request: pb.InterruptExecutionRequest, context: Context
-    ) -> pb.InterruptExecutionResponse:
-        raise Unimplemented(method="InterruptExecution")
+    # --- files --------------------------------------------------------------------------------------------------------
 
     async def ListSessionFiles(
         self, request: pb.ListSessionFilesRequest, context: Context
@@ -127,7 +152,7 @@ class SessionServicer(pb.SessionServiceServicer):
         return not_yet("ReadSessionFile")
 
 
-def _refuse_request_id(method: str, request_id: str) -> None:
-    # Taking no notice of it would run code twice where a client relies on once.
-    if request_id:
-        raise Unimplemented(method=f"The request_id of {method}")
+def _item(item: LoggedExecutionEvent | Heartbeat) -> tuple[pb.ExecutionEvent | None, pb.Heartbeat | None]:
+    if isinstance(item, Heartbeat):
+        return None, pb.Heartbeat(last_sequence=item.last_sequence)
+    return execution_event_message(item), None

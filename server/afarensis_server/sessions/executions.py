@@ -1,0 +1,356 @@
+"""Code that clients run in sessions: each execution in a task of its own, which outlives the call that began it."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from .. import ids
+from ..clock import now
+from ..domain.executions import (
+    CodeError,
+    DisplayItem,
+    Execution,
+    ExecutionEvent,
+    ExecutionItem,
+    ExecutionResult,
+    ExecutionStatus,
+    FileItem,
+    LoggedExecutionEvent,
+    OutputItem,
+    Started,
+    join_outputs,
+    merge_outputs,
+)
+from ..errors import DatabaseUnavailable, DomainError, ExecutionNotFound, RequestIdReused, SandboxDown, ShuttingDown
+from ..events.kinds import ExecutionLog
+from ..events.log import Heartbeat, LogPage
+from ..events.recorder import MERGE_LIMIT, Recorder
+from ..store import executions, requests
+from ..store.database import Database
+from ..store.writer import Transaction
+from .live import LiveSession
+from .service import Sessions
+
+_log = structlog.get_logger(__name__)
+
+#: Seconds that output waits for more. Most code ends within them, and then its result goes into the same commit.
+_LINGER_SECONDS = 0.005
+#: Seconds that interrupted code has at shutdown until its session is closed. The sandbox's own grace is shorter.
+_INTERRUPT_SECONDS = 15.0
+
+_LOST = ExecutionResult(
+    ExecutionStatus.SESSION_LOST,
+    wall_seconds=0.0,
+    error=CodeError("SessionLost", "The server stopped while this code was running. Its session is gone.", ""),
+    state_lost=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRequest:
+    """Code to run. With a ``request_id`` it runs once, however often ``method`` asks for it."""
+
+    session_id: str
+    code: str
+    #: None takes the server's setting.
+    timeout_seconds: float | None = None
+    method: str = "Execute"
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionState:
+    """An execution with what has become of it so far."""
+
+    execution: Execution
+    state_lost: bool
+    outputs: tuple[ExecutionItem, ...]
+    #: None until it has ended.
+    result: ExecutionResult | None
+
+
+class _Work:
+    """An execution under way."""
+
+    def __init__(self, project: str, request: ExecutionRequest) -> None:
+        self.project = project
+        self.request = request
+        #: What tells another request with the same id.
+        self.fingerprint = ""
+        if request.request_id:
+            self.fingerprint = requests.fingerprint_of(request.session_id, request.code, request.timeout_seconds)
+        #: The id of the execution, once it is stored.
+        self.begun: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.live: LiveSession | None = None
+        self.interrupted = False
+        #: What its result is to say besides, when it was interrupted.
+        self.reason = ""
+
+    async def stored(self, interrupt_when_left: bool) -> str:
+        """Wait until the execution is stored; returns its id."""
+        try:
+            return await asyncio.shield(self.begun)
+        except asyncio.CancelledError:
+            if interrupt_when_left:
+                await self.interrupt()
+            raise
+
+    async def interrupt(self, reason: str = "") -> None:
+        """Interrupt the code, or keep it from being begun."""
+        self.interrupted = True
+        self.reason = self.reason or reason
+        if self.live is not None:
+            await self.live.sandbox.interrupt()
+
+
+class Executions:
+    """All executions that clients asked for. An async context manager: leaving it interrupts what still runs.
+
+    Args:
+        database: where they are kept.
+        log: where their events are kept.
+        sessions: where they run. They must be left later than this.
+    """
+
+    def __init__(self, database: Database, log: ExecutionLog, sessions: Sessions) -> None:
+        self._database = database
+        self._events = log
+        self._sessions = sessions
+        #: By execution id. An entry leaves when its task has ended.
+        self._works: dict[str, _Work] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        #: By project, method and request id, until the execution is stored.
+        self._beginning: dict[tuple[str, str, str], _Work] = {}
+        self._draining = False
+
+    async def __aenter__(self) -> Self:
+        # What an earlier process left running died with it.
+        await self._database.write(self._lose_all)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.drain(0.0)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Begin no more; wait for what runs, then interrupt it, and return once every result is stored."""
+        self._draining = True
+        if await self._wait(grace_seconds):
+            return
+        for work in list(self._works.values()):
+            await work.interrupt("The server shut down while this code was running.")
+        if await self._wait(_INTERRUPT_SECONDS):
+            return
+        for work in list(self._works.values()):
+            await self._sessions.close(work.project, work.request.session_id)
+        await self._wait(None)
+
+    async def _wait(self, seconds: float | None) -> bool:
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=seconds)
+        return not self._tasks
+
+    # --- what clients ask for -----------------------------------------------------------------------------------------
+
+    async def start(self, project: str, request: ExecutionRequest, *, interrupt_when_left: bool = False) -> str:
+        """Hand code to a session; returns the id of its execution once that is stored and the code begins.
+
+        Leaving the call does not stop it, unless ``interrupt_when_left``. Raises SessionNotFound, SessionNotActive,
+        SessionBusy, SandboxDown, RequestIdReused, ShuttingDown.
+        """
+        if self._draining:
+            raise ShuttingDown
+        work = _Work(project, request)
+        key = (project, request.method, request.request_id)
+        if request.request_id:
+            earlier = self._beginning.setdefault(key, work)
+            if earlier is not work:
+                if earlier.fingerprint != work.fingerprint:
+                    raise RequestIdReused(request_id=request.request_id)
+                return await earlier.stored(interrupt_when_left)
+        execution = Execution(ids.execution_id(), project, now(), request.session_id, request.code)
+        task = asyncio.create_task(self._work(work, execution), name=f"execution {execution.id}")
+        self._works[execution.id], self._tasks[execution.id] = work, task
+
+        def forget(_: object) -> None:
+            del self._works[execution.id], self._tasks[execution.id]
+
+        task.add_done_callback(forget)
+        if request.request_id:
+            work.begun.add_done_callback(lambda _: self._beginning.pop(key))
+        return await work.stored(interrupt_when_left)
+
+    async def get(self, project: str, execution_id: str) -> ExecutionState:
+        """The execution as it stands. Raises ExecutionNotFound."""
+        execution, events = await asyncio.gather(
+            self._database.read(lambda connection: executions.get(connection, project, execution_id)),
+            self._events.read_all(project, execution_id),
+        )
+        if execution is None:
+            raise ExecutionNotFound(id=execution_id)
+        happened = [logged.event for logged in events]
+        outputs = [event for event in happened if isinstance(event, OutputItem | DisplayItem | FileItem)]
+        results = [event for event in happened if isinstance(event, ExecutionResult)]
+        return ExecutionState(
+            execution,
+            any(isinstance(event, Started) and event.state_lost for event in happened),
+            join_outputs(outputs),
+            results[-1] if results else None,
+        )
+
+    async def wait(self, project: str, execution_id: str) -> ExecutionState:
+        """The execution once it has ended. Raises ExecutionNotFound."""
+        work = self._works.get(execution_id)
+        if work is not None and work.project == project:
+            await asyncio.wait({self._tasks[execution_id]})
+        return await self.get(project, execution_id)
+
+    def follow_events(
+        self, project: str, execution_id: str, after_sequence: int, heartbeat_seconds: float
+    ) -> AsyncGenerator[LoggedExecutionEvent | Heartbeat, None]:
+        """The events of an execution behind a cursor: stored ones, then live ones, until its result.
+
+        Raises ExecutionNotFound, CursorPastEnd, ShuttingDown.
+        """
+        return self._events.follow(project, execution_id, after_sequence, heartbeat_seconds)
+
+    async def list_events(
+        self, project: str, execution_id: str, after_sequence: int, limit: int
+    ) -> LogPage[LoggedExecutionEvent]:
+        """Stored events behind a cursor, at most this many. Raises ExecutionNotFound, CursorPastEnd."""
+        return await self._events.page(project, execution_id, after_sequence, limit)
+
+    async def interrupt(self, project: str, execution_id: str) -> None:
+        """Interrupt the code, if it still runs. Raises ExecutionNotFound."""
+        work = self._works.get(execution_id)
+        if work is not None and work.project == project:
+            await work.interrupt()
+            return
+        await self._events.last_sequence(project, execution_id)
+
+    # --- one execution ------------------------------------------------------------------------------------------------
+
+    async def _work(self, work: _Work, execution: Execution) -> None:
+        recorder = Recorder(
+            self._database, self._events, work.project, execution.id, _merge, linger_seconds=_LINGER_SECONDS
+        )
+        try:
+            if work.request.request_id and (known := await self._find(work)) is not None:
+                work.begun.set_result(known)
+                return
+            result = await self._run(work, execution, recorder)
+        except Exception as error:
+            if not work.begun.done():
+                work.begun.set_exception(error)
+                work.begun.exception()  # whoever asked may have left
+                return
+            result = _failure(error, execution)
+        # The session is free by now, so that who sees the result can go on in it at once.
+        await self._end(recorder, execution, _explained(result, work.reason))
+
+    async def _run(
+        self, work: _Work, execution: Execution, recorder: Recorder[ExecutionEvent, LoggedExecutionEvent]
+    ) -> ExecutionResult:
+        """Store the execution and run its code."""
+        request = work.request
+        work.live = live = await self._sessions.live(work.project, request.session_id)
+        result = None
+        events = self._sessions.execute(
+            live, request.code, execution_id=execution.id, timeout_seconds=request.timeout_seconds, wait=False
+        )
+        async with aclosing(events):
+            started = await anext(events)
+
+            def begin(tx: Transaction, told: list[ExecutionEvent]) -> None:
+                executions.insert(tx.connection, execution)
+                if request.request_id:
+                    requests.forget(tx.connection)
+                    requests.remember(
+                        tx.connection,
+                        work.project,
+                        request.method,
+                        request.request_id,
+                        work.fingerprint,
+                        execution.id,
+                    )
+                told.append(started)
+
+            await recorder.record(begin)
+            work.begun.set_result(execution.id)
+            if work.interrupted:
+                failure = CodeError("KeyboardInterrupt", "The code was interrupted before it began.", "")
+                return ExecutionResult(ExecutionStatus.INTERRUPTED, wall_seconds=0.0, error=failure)
+            async for event in events:
+                if isinstance(event, ExecutionResult):
+                    result = event
+                else:
+                    await recorder.emit(event)
+        if result is None:
+            raise RuntimeError("code ended without a result")
+        return result
+
+    async def _find(self, work: _Work) -> str | None:
+        """The execution of an earlier request with the same id."""
+        request = work.request
+        found = await self._database.read(
+            lambda connection: requests.find(connection, work.project, request.method, request.request_id)
+        )
+        if found is None:
+            return None
+        fingerprint, execution_id = found
+        if fingerprint != work.fingerprint:
+            raise RequestIdReused(request_id=request.request_id)
+        return execution_id
+
+    async def _end(
+        self,
+        recorder: Recorder[ExecutionEvent, LoggedExecutionEvent],
+        execution: Execution,
+        result: ExecutionResult,
+    ) -> None:
+        """Store the result with all output before it. Its readers wait for it, so this goes on until it is done."""
+        while True:
+            try:
+                await recorder.record(lambda _, told: told.append(result))
+                return
+            except DatabaseUnavailable as error:
+                _log.warning("result not stored yet", execution_id=execution.id, error=str(error))
+                if self._draining:
+                    return  # the next start ends it
+                await asyncio.sleep(error.retry_seconds)
+
+    def _lose_all(self, tx: Transaction) -> None:
+        for project, execution_id in executions.unfinished(tx.connection):
+            self._events.append(tx, project, execution_id, [_LOST])
+
+
+def _merge(first: ExecutionEvent, second: ExecutionEvent) -> ExecutionEvent | None:
+    if isinstance(first, OutputItem) and isinstance(second, OutputItem):
+        return merge_outputs(first, second, MERGE_LIMIT)
+    return None
+
+
+def _failure(error: Exception, execution: Execution) -> ExecutionResult:
+    """The result of code that was cut short by a failure of the server's own; the unexpected is logged."""
+    if isinstance(error, SandboxDown):
+        failure = CodeError("SessionLost", str(error), "")
+        return ExecutionResult(ExecutionStatus.SESSION_LOST, wall_seconds=0.0, error=failure, state_lost=True)
+    if isinstance(error, DomainError):
+        text = f"The server could not keep what the code put out, so it was interrupted: {error}"
+    else:
+        _log.error("execution failed", execution_id=execution.id, exc_info=error)
+        text = "Something went wrong in the server, so the code was interrupted. Its log has the details."
+    return ExecutionResult(ExecutionStatus.INTERRUPTED, wall_seconds=0.0, error=CodeError("ServerError", text, ""))
+
+
+def _explained(result: ExecutionResult, reason: str) -> ExecutionResult:
+    """The result of interrupted code, with the reason where the code itself says none."""
+    if not reason or result.status is not ExecutionStatus.INTERRUPTED or result.error is None or result.error.value:
+        return result
+    return replace(result, error=replace(result.error, value=reason))
