@@ -1,8 +1,12 @@
 """A guest that lies, and files made to trip up whoever collects them."""
 
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 
-from afarensis_server.sandbox.driver import ExecutionStatus, SandboxSession
+from afarensis_server.sandbox.driver import ExecutionStatus, InputFile, SandboxSession, SandboxUnavailable
 from afarensis_server.sandbox.local import LocalSandbox
 from tests.support.sandbox import opened, read, run
 
@@ -122,3 +126,34 @@ async def test_devices_cannot_be_made(session: SandboxSession) -> None:
     code = "import os, stat\nos.mknod('device', {kind}, os.makedev({number}, 0))"
     for kind, number in (("stat.S_IFBLK", 8), ("stat.S_IFCHR", 1), ("stat.S_IFCHR", 0)):
         assert (await run(session, code.format(kind=kind, number=number))).error == "PermissionError"
+
+
+@pytest.mark.parametrize(
+    "grab",
+    ["os.symlink({canary!r}, 'in.csv')", "os.mkfifo('in.csv')", "os.makedirs('in.csv/in.csv')"],
+    ids=["link to a host file", "pipe", "directory"],
+)
+async def test_a_name_that_code_keeps_taking_leads_nowhere(driver: LocalSandbox, tmp_path: Path, grab: str) -> None:
+    canary, source = tmp_path / "canary", tmp_path / "upload"
+    canary.write_text("the host's own")
+    canary.chmod(0o600)
+    source.write_text("of the client")
+    file = InputFile(file_id="file-1", name="in.csv", path=source, size_bytes=source.stat().st_size)
+    code = f"""
+import os
+for _ in range(3):
+    if os.fork() == 0:
+        os.setsid()
+        while True:
+            try: {grab.format(canary=str(canary))}
+            except OSError: pass
+"""
+    for _ in range(6):
+        async with opened(driver, cpu_cores=2.0) as session:
+            await run(session, code)
+            async with asyncio.timeout(20):
+                # The name may stay the session's; the session may lose it. Nothing else is touched.
+                with suppress(SandboxUnavailable):
+                    await session.add_files([file])
+        assert canary.read_text() == "the host's own"
+        assert canary.stat().st_mode & 0o777 == 0o600

@@ -7,6 +7,7 @@ and what a session changes is copied to its tmpfs first. The upper directory hol
 Paths are relative to the working directory, the driver's, so that none of its characters needs escaping in options.
 """
 
+import errno
 import os
 import shutil
 import stat
@@ -21,6 +22,14 @@ LOWER = Path("lower")
 #: Inodes of a volume's own: its root, the upper and the work directory, and what overlayfs keeps in it.
 _OWN_INODES = 5
 _FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV
+#: A file that was not there, and is no link of somebody else's.
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: How often a name is wrested from code that keeps taking it.
+_ATTEMPTS = 20
+#: What a step says when the session was faster.
+_CONTESTED = {errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP}
+#: How deep a directory may be that an input takes the place of.
+_MAX_DEPTH = 64
 
 
 class Volumes:
@@ -62,20 +71,26 @@ class Volumes:
         Overlayfs promises nothing here, so the result is checked. It remembers names that were absent, and a name that
         the session changed or deleted is hidden by what it left. Making and deleting the name drops what is remembered,
         and taking away the mark of the deletion uncovers the file. If it is still not seen, it is copied.
+
+        The session may be running, and put links, pipes and directories in our way all the while. So nothing here
+        follows a name: every step goes by the descriptor of a directory, and makes a file that was not there. OSError
+        when the session does not let go of the name.
         """
-        view, upper = VOLUMES / name / "view" / file, VOLUMES / name / "base" / "upper" / file
-        wanted = (LOWER / name / file).lstat()
-        if _same(view, wanted):
-            return
-        _remove(view)
-        view.touch()
-        view.unlink()
-        with suppress(FileNotFoundError):
-            if stat.S_ISCHR(upper.lstat().st_mode):
-                upper.unlink()
-        if not _same(view, wanted):
-            shutil.copyfile(LOWER / name / file, view, follow_symlinks=False)
-            view.chmod(0o666)
+        source = LOWER / name / file
+        view = _open_directory(VOLUMES / name / "view")
+        upper = _open_directory(VOLUMES / name / "base" / "upper")
+        try:
+            for _ in range(_ATTEMPTS):
+                try:
+                    if _uncover(view, upper, file, source.lstat()) or _copy(view, file, source):
+                        return
+                except OSError as error:
+                    if error.errno not in _CONTESTED:
+                        raise
+            raise OSError(errno.EBUSY, f"code in the session keeps replacing /mnt/data/{file}")
+        finally:
+            os.close(view)
+            os.close(upper)
 
     def remove(self, name: str) -> None:
         """Unmount a volume; its files are gone when the last descriptor of it is closed."""
@@ -92,16 +107,52 @@ def _open_directory(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
-def _same(path: Path, wanted: os.stat_result) -> bool:
+def _uncover(view: int, upper: int, name: str, wanted: os.stat_result) -> bool:
+    """Drop whatever hides a file of the lower directory; tells whether it is seen then."""
+    if _is_seen(view, name, wanted):
+        return True
+    _remove(view, name)
+    os.close(os.open(name, _NEW_FILE, dir_fd=view))
+    os.unlink(name, dir_fd=view)
+    with suppress(FileNotFoundError):
+        if stat.S_ISCHR(os.stat(name, dir_fd=upper, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=upper)
+    return _is_seen(view, name, wanted)
+
+
+def _copy(view: int, name: str, source: Path) -> bool:
+    """Copy a file of the lower directory, or the link that it is."""
+    if source.is_symlink():
+        os.symlink(source.readlink(), name, dir_fd=view)
+        return True
+    with source.open("rb") as original, open(os.open(name, _NEW_FILE, dir_fd=view), "wb") as copy:  # noqa: PTH123 - by descriptor
+        shutil.copyfileobj(original, copy)
+        os.fchmod(copy.fileno(), 0o666)
+    return True
+
+
+def _is_seen(view: int, name: str, wanted: os.stat_result) -> bool:
     try:
-        seen = path.lstat()
+        seen = os.stat(name, dir_fd=view, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return (seen.st_mode, seen.st_size, seen.st_mtime_ns) == (wanted.st_mode, wanted.st_size, wanted.st_mtime_ns)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _remove(directory: int, name: str, depth: int = 0) -> None:
+    """Remove a name with all below it, without following anything."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    except IsADirectoryError:
+        if depth == _MAX_DEPTH:
+            raise
+        # Neither a link nor a pipe is opened by this.
+        inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            for entry in os.listdir(inner):  # noqa: PTH208 - by descriptor
+                _remove(inner, entry, depth + 1)
+        finally:
+            os.close(inner)
+        os.rmdir(name, dir_fd=directory)
