@@ -95,10 +95,13 @@ async def aftermath(scripts: Scripts, tmp_path_factory: pytest.TempPathFactory) 
                 server.kill()
                 left_over = await asyncio.to_thread(family.left_after, 10.0)
                 await asyncio.to_thread(server.start, server.address)
-                sdk_events = await reading
+                async with asyncio.timeout(15):
+                    sdk_events = await reading
         async with Api(server.address) as api:
-            for witness in (answering, executing):
-                witness.after = await api.events(witness.run.id, witness.before[-1].sequence)
+            # At once, and not when the lease of the killed server would have run out.
+            async with asyncio.timeout(15):
+                for witness in (answering, executing):
+                    witness.after = await api.events(witness.run.id, witness.before[-1].sequence)
             asked = (await api.settled(waiting.run)).required_action.submit_tool_outputs.tool_calls[0]
             outputs = [v1.ToolOutput(tool_call_id=asked.id, output="y")]
             await api.runs.SubmitToolOutputs(v1.SubmitToolOutputsRequest(run_id=waiting.run.id, tool_outputs=outputs))

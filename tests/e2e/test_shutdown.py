@@ -80,7 +80,9 @@ async def drain(scripts: Scripts, tmp_path_factory: pytest.TempPathFactory) -> A
             exit_code = await asyncio.to_thread(server.wait)
         await asyncio.to_thread(server.start)
         async with Api(server.address) as api:
-            resumed = await api.events(left.run.id, left.events[-1].sequence)
+            # At once, and not when the lease of the server that stopped would have run out.
+            async with asyncio.timeout(15):
+                resumed = await api.events(left.run.id, left.events[-1].sequence)
             answer = text_of(await api.answer(left.run))
         yield Drain(ended, left, late_call, exit_code, resumed, answer)
 
