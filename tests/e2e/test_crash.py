@@ -63,6 +63,9 @@ class Aftermath:
     answering: Witness
     executing: Witness
     waiting: Witness
+    #: The events of an execution that a client had asked for, before and after.
+    execution_before: list[v1.ExecutionEvent]
+    execution_after: list[v1.ExecutionEvent]
     #: The run of the first witness as a client of the SDK saw it, which knew of no kill.
     sdk_events: list[v1.RunEvent]
     files: list[v1.File]
@@ -87,6 +90,7 @@ async def aftermath(scripts: Scripts, tmp_path_factory: pytest.TempPathFactory) 
                 scripts.add(call("lookup", {"word": "x"}), text("It means y.")),
                 is_event("run.requires_action"),
             )
+            execution_before = await _execute(api)
             with afarensis.connect(server.address, give_up_after=30) as client:
                 began = asyncio.Event()
                 reading = asyncio.create_task(_read_by_sdk(client, answering.run.id, began))
@@ -102,11 +106,23 @@ async def aftermath(scripts: Scripts, tmp_path_factory: pytest.TempPathFactory) 
             async with asyncio.timeout(15):
                 for witness in (answering, executing):
                     witness.after = await api.events(witness.run.id, witness.before[-1].sequence)
+                execution_after = await _follow_execution(api, execution_before)
             asked = (await api.settled(waiting.run)).required_action.submit_tool_outputs.tool_calls[0]
             outputs = [v1.ToolOutput(tool_call_id=asked.id, output="y")]
             await api.runs.SubmitToolOutputs(v1.SubmitToolOutputsRequest(run_id=waiting.run.id, tool_outputs=outputs))
             waiting.after = await api.events(waiting.run.id, waiting.before[-1].sequence)
-            yield Aftermath(api, answering, executing, waiting, sdk_events, files, len(family), left_over)
+            yield Aftermath(
+                api,
+                answering,
+                executing,
+                waiting,
+                execution_before,
+                execution_after,
+                sdk_events,
+                files,
+                len(family),
+                left_over,
+            )
 
 
 async def _upload(api: Api, content: bytes) -> v1.File:
@@ -123,6 +139,24 @@ async def _upload(api: Api, content: bytes) -> v1.File:
 async def _begin(api: Api, script: Script, reached: Callable[[v1.RunEvent], bool]) -> Witness:
     run = await api.run(script.model, CODE_INTERPRETER, LOOKUP)
     return Witness(script, run, await api.until(run.id, reached), [])
+
+
+async def _execute(api: Api) -> list[v1.ExecutionEvent]:
+    """Run endless code in a session of its own: what is seen of it up to its first output."""
+    session = await api.session()
+    seen: list[v1.ExecutionEvent] = []
+    call = api.sessions.Execute(v1.ExecuteRequest(session_id=session.id, code=ENDLESS))
+    while not (seen and seen[-1].HasField("output")):
+        seen.append((await anext(aiter(call))).event)
+    call.cancel()
+    return seen
+
+
+async def _follow_execution(api: Api, seen: list[v1.ExecutionEvent]) -> list[v1.ExecutionEvent]:
+    request = v1.StreamExecutionEventsRequest(
+        execution_id=seen[0].started.execution_id, after_sequence=seen[-1].sequence
+    )
+    return [item.event async for item in api.sessions.StreamExecutionEvents(request) if item.HasField("event")]
 
 
 async def _read_by_sdk(client: afarensis.Client, run_id: str, began: asyncio.Event) -> list[v1.RunEvent]:
@@ -189,6 +223,17 @@ async def test_code_that_was_running_is_not_run_again(aftermath: Aftermath) -> N
     assert printed(made) == "the code runs\n"
     assert not made.HasField("result"), "how it would have ended, nobody knows"
     assert len(witness.script.requests) == 1
+
+
+async def test_execution_that_was_running_ends_with_its_session(aftermath: Aftermath) -> None:
+    seen = aftermath.execution_before + aftermath.execution_after
+    assert [event.sequence for event in seen] == list(range(1, len(seen) + 1))
+    result = seen[-1].result
+    assert (result.status, result.state_lost) == (v1.EXECUTION_STATUS_SESSION_LOST, True)
+    request = v1.GetExecutionRequest(execution_id=seen[0].started.execution_id)
+    execution = (await aftermath.api.sessions.GetExecution(request)).execution
+    assert [output.output.text for output in execution.outputs if output.HasField("output")] == ["the code runs\n"]
+    assert await _session_status(aftermath.api, execution.session_id) == v1.SESSION_STATUS_LOST
 
 
 async def test_run_that_waited_for_its_client_takes_the_outputs(aftermath: Aftermath) -> None:
