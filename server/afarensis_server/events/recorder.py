@@ -32,6 +32,7 @@ class Recorder(Generic[D, E]):
         owner_id: str,
         merge: Callable[[D, D], D | None],
         linger_seconds: float = 0.0,
+        durable: bool = True,
     ) -> None:
         """Nothing is written yet.
 
@@ -42,6 +43,7 @@ class Recorder(Generic[D, E]):
             owner_id: the run or execution.
             merge: two events as one; None where that is not possible.
             linger_seconds: how long an event waits for more, so that what comes together is committed together.
+            durable: whether what happens is to outlive a power cut.
         """
         self._database = database
         self._log = log
@@ -49,6 +51,7 @@ class Recorder(Generic[D, E]):
         self._owner_id = owner_id
         self._merge = merge
         self._linger_seconds = linger_seconds
+        self._durable = durable
         # Its readers are most likely here, too.
         self._tail = log.tail(project, owner_id)
         self._pending: list[D] = []
@@ -76,7 +79,7 @@ class Recorder(Generic[D, E]):
         async with self._order:
             batch = self._take()
             try:
-                return await self._database.write(lambda tx: self._commit(tx, batch, work))
+                return await self._database.write(lambda tx: self._commit(tx, batch, work), durable=self._durable)
             except Exception:
                 await self._store(batch)
                 raise
@@ -107,7 +110,9 @@ class Recorder(Generic[D, E]):
 
     async def _store(self, batch: list[D]) -> None:
         try:
-            await self._database.write(lambda tx: self._log.append(tx, self._project, self._owner_id, batch))
+            await self._database.write(
+                lambda tx: self._log.append(tx, self._project, self._owner_id, batch), durable=self._durable
+            )
         except Exception:
             # Nothing of it is stored. It stays the first of what waits.
             self._pending = batch + self._pending

@@ -238,7 +238,15 @@ class Executions:
 
     async def _work(self, work: _Work, execution: Execution) -> None:
         recorder = Recorder(
-            self._database, self._events, work.project, execution.id, _merge, linger_seconds=_LINGER_SECONDS
+            self._database,
+            self._events,
+            work.project,
+            execution.id,
+            _merge,
+            linger_seconds=_LINGER_SECONDS,
+            # A power cut ends the session, which nobody can go on in or run the same request again. Its files and those
+            # of runs are another matter.
+            durable=False,
         )
         try:
             if work.request.request_id and (known := await self._find(work)) is not None:

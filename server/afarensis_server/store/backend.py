@@ -30,8 +30,8 @@ _UNAVAILABLE = frozenset(
 class Backend:
     """SQLite in WAL mode: one connection that writes, some that read.
 
-    Readers see one snapshot for each unit of work, and neither they nor the writer wait for one another. A commit is
-    durable when it returns, against a power cut, too.
+    Readers see one snapshot for each unit of work, and neither they nor the writer wait for one another. A commit
+    outlives a crash of the process when it returns; a durable one outlives a power cut, too, and so does all before it.
     """
 
     def __init__(self, url: URL, readers: int, busy_seconds: float) -> None:
@@ -40,8 +40,6 @@ class Backend:
         self.writing = _engine(
             url,
             busy_seconds,
-            # One fsync for each commit, which is shared (`writer`). NORMAL would lose the last commits in a power cut.
-            "PRAGMA synchronous = FULL",
             "PRAGMA foreign_keys = ON",
             f"PRAGMA cache_size = -{_CACHE_KIB}",
             f"PRAGMA journal_size_limit = {_LOG_BYTES}",
@@ -64,9 +62,11 @@ class Backend:
         """Begin a transaction that sees one snapshot. It ends with the connection's."""
         _driver(connection).execute("BEGIN")
 
-    def begin_writing(self, connection: Connection) -> RootTransaction:
+    def begin_writing(self, connection: Connection, *, durable: bool = True) -> RootTransaction:
         """Begin a transaction that holds the write lock, so that no later statement waits for it."""
         transaction = connection.begin()
+        # One fsync for each commit, which is shared (`writer`). NORMAL would lose the last commits in a power cut.
+        _driver(connection).execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         _driver(connection).execute("BEGIN IMMEDIATE")
         return transaction
 

@@ -65,15 +65,17 @@ class Database:
         result: T = await self._readers.submit(work)
         return result
 
-    async def write(self, work: Callable[[Transaction], T]) -> T:
+    async def write(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
         """Run a unit that writes, and return once it is committed for good.
+
+        One that need not be ``durable`` may be lost in a power cut, though not if the server crashes, and costs half.
 
         Units run one after another, so one may read and then write what follows from it. A unit that raises changes
         nothing. Cancelling the call does not cancel the unit: it is done, whole, or not at all, as if never cancelled.
         """
         if self._writer is None:
             raise ShuttingDown
-        result: T = await self._writer.submit(work)
+        result: T = await self._writer.submit(work, durable=durable)
         return result
 
     def _close(self, writer: GroupCommitWriter | None, readers: ReaderThreads | None) -> None:

@@ -16,11 +16,13 @@ from .backend import Backend
 class Unit:
     """A unit of work with its awaiter, who may leave: the unit is done all the same."""
 
-    __slots__ = ("callbacks", "error", "future", "result", "work")
+    __slots__ = ("callbacks", "durable", "error", "future", "result", "work")
 
-    def __init__(self, work: Callable[[Any], Any], future: asyncio.Future[Any]) -> None:
+    def __init__(self, work: Callable[[Any], Any], future: asyncio.Future[Any], durable: bool) -> None:
         self.work = work
         self.future = future
+        #: Whether what it writes is to outlive a power cut.
+        self.durable = durable
         self.result: Any = None
         self.error: BaseException | None = None
         #: Called on the event loop before the answer, unless there is an error.
@@ -35,10 +37,10 @@ class UnitQueue:
         self._loop = loop
         self._queue: SimpleQueue[Unit | None] = SimpleQueue()
 
-    def submit(self, work: Callable[[Any], Any]) -> asyncio.Future[Any]:
+    def submit(self, work: Callable[[Any], Any], *, durable: bool = True) -> asyncio.Future[Any]:
         """A future of the unit's result. Cancelling it does not keep the unit from being done."""
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put(Unit(work, future))
+        self._queue.put(Unit(work, future, durable))
         return future
 
     def close(self) -> None:

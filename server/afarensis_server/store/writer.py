@@ -1,6 +1,7 @@
 """Group commit: one thread runs the units of work that wait, one after another, and commits them together.
 
-A commit costs an fsync and some bookkeeping, however much it holds. So a unit never has a transaction of its own: the
+A commit costs an fsync and some bookkeeping, however much it holds (and no fsync, if none of it has to outlive a power
+cut). So a unit never has a transaction of its own: the
 writer takes what has gathered, runs each unit (the second and later ones inside a savepoint, so that one that fails is
 undone alone), commits once, and only then answers all of them.
 """
@@ -45,6 +46,10 @@ class _Batch:
 
     def __init__(self, first: Unit, queue: UnitQueue) -> None:
         self.units = [first]
+        #: Known before the transaction begins: it decides how that commits.
+        self.durable = first.durable
+        #: Begins the next batch: it must be durable, and this one is not.
+        self.left_over: Unit | None = None
         self._queue = queue
 
     def __iter__(self) -> Iterator[Unit]:
@@ -53,6 +58,9 @@ class _Batch:
         while len(self.units) < _MAX_UNITS and time.monotonic() < end:
             unit = self._queue.take()
             if unit is None:
+                return
+            if unit.durable and not self.durable:
+                self.left_over = unit
                 return
             self.units.append(unit)
             yield unit
@@ -73,11 +81,12 @@ class GroupCommitWriter:
     def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
         self._backend = backend
         self._queue = UnitQueue(backend, loop)
+        self._left_over: Unit | None = None
         self._thread = Thread(target=self._run, name="store-write")
         self._thread.start()
 
-    def submit(self, work: Callable[[Transaction], Any]) -> asyncio.Future[Any]:
-        return self._queue.submit(work)
+    def submit(self, work: Callable[[Transaction], Any], *, durable: bool) -> asyncio.Future[Any]:
+        return self._queue.submit(work, durable=durable)
 
     def close(self) -> None:
         """Finish what was submitted and end the thread. It blocks: not for the event loop's own thread."""
@@ -93,7 +102,7 @@ class GroupCommitWriter:
 
         What they hold (results, errors with their frames) is let go on return, not kept until the next ones come.
         """
-        unit = self._queue.wait()
+        unit, self._left_over = self._left_over or self._queue.wait(), None
         if unit is None:
             return False
         batch = _Batch(unit, self._queue)
@@ -102,13 +111,14 @@ class GroupCommitWriter:
                 self._commit(batch, connection)
         except Exception as error:  # Whatever it is, it must reach the awaiters and must not end the thread.
             batch.fail(error)
+        self._left_over = batch.left_over
         self._queue.answer(batch.units)
         return True
 
     def _commit(self, batch: _Batch, connection: Connection) -> None:
         """Run the units of a batch, and commit those that did not fail."""
         try:
-            transaction = self._backend.begin_writing(connection)
+            transaction = self._backend.begin_writing(connection, durable=batch.durable)
         except Exception:
             # Another process holds the lock, most likely. Those behind are not to wait for it one batch after another.
             batch.take_all()
@@ -125,7 +135,7 @@ class GroupCommitWriter:
             else:
                 # No unit came before it that its failure could take along: it needed no savepoint.
                 transaction.rollback()
-                transaction = self._backend.begin_writing(connection)
+                transaction = self._backend.begin_writing(connection, durable=batch.durable)
         if shared:
             transaction.commit()
         else:

@@ -105,6 +105,23 @@ async def test_many_units_are_committed_in_several_batches(database: Database) -
     assert len(commits) >= 3
 
 
+def synchronous(tx: Transaction) -> object:
+    """How far SQLite goes to commit a unit: 1 for its WAL's order, 2 for its place on the disk."""
+    return tx.connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+
+
+async def test_only_units_that_must_outlive_a_power_cut_wait_for_the_disk(database: Database) -> None:
+    assert await database.write(synchronous, durable=False) == 1
+    assert await database.write(synchronous) == 2
+
+
+async def test_durable_unit_among_others_is_committed_durably(database: Database) -> None:
+    wanted = [False, True, False, False, True]
+    levels = await asyncio.gather(*(database.write(synchronous, durable=durable) for durable in wanted))
+    assert all(level == 2 for level, durable in zip(levels, wanted, strict=True) if durable)
+    assert levels[0] == 1
+
+
 async def test_unit_that_fails_is_undone_alone(database: Database) -> None:
     before, failing, after = new_thread(), new_thread(), new_thread()
 
