@@ -78,17 +78,9 @@ def close_run(
 ) -> Run:
     """End the run in a terminal status, with its open steps and messages, and take it off the queue.
 
-    ``run`` is the row as read in this transaction. Raises IllegalTransition.
+    ``run`` is the row as read in this transaction. Raises IllegalTransition, before anything is changed.
     """
     run_steps = steps.list_of_run(tx.connection, run.project, run.id)
-    cut_reason = _MESSAGE_ENDS.get(status)
-    if incomplete_reason is not None:
-        is_filtered = incomplete_reason is RunIncompleteReason.CONTENT_FILTER
-        cut_reason = MessageIncompleteReason.CONTENT_FILTER if is_filtered else MessageIncompleteReason.MAX_TOKENS
-    for step in run_steps:
-        if step.status is StepStatus.IN_PROGRESS:
-            assert cut_reason is not None, "a completed run has nothing open"
-            close_step(tx, events, step, _STEP_ENDS[status], cut_reason, unfinished, error)
     closed, told = advance(
         run,
         status,
@@ -97,6 +89,14 @@ def close_run(
         incomplete_reason=incomplete_reason,
         usage=used_so_far(run_steps),
     )
+    cut_reason = _MESSAGE_ENDS.get(status)
+    if incomplete_reason is not None:
+        is_filtered = incomplete_reason is RunIncompleteReason.CONTENT_FILTER
+        cut_reason = MessageIncompleteReason.CONTENT_FILTER if is_filtered else MessageIncompleteReason.MAX_TOKENS
+    for step in run_steps:
+        if step.status is StepStatus.IN_PROGRESS:
+            assert cut_reason is not None, "a completed run has nothing open"
+            close_step(tx, events, step, _STEP_ENDS[status], cut_reason, unfinished, error)
     runs.update(tx.connection, closed)
     queue.release(tx.connection, run.id)
     events.append(told)

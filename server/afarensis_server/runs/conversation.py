@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from ..clock import now
 from ..domain.events import CodeInterpreterCallDelta, EventDraft, FunctionCallDelta, OutputDelta
@@ -45,6 +46,8 @@ from .recorder import RunRecorder
 from .states import IllegalTransition, advance
 from .turn import AskedCall, Turn
 from .writer import Writer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,10 +232,10 @@ class Conversation:
             events.append(told)
             return advanced
 
-        self._run = await self._recorder.record(work)
+        self._run = await self._record(work)
 
     async def _require_action(self, calls: tuple[FunctionCall, ...], usage: Usage | None) -> None:
-        waiting_step = self._writer.leave_calls_open(usage)
+        waiting_step = self._writer.waiting_step(usage)
 
         def work(tx: Transaction, events: list[EventDraft]) -> None:
             row = self._row(tx)
@@ -242,7 +245,8 @@ class Conversation:
             queue.release(tx.connection, row.id)
             events.append(told)
 
-        await self._recorder.record(work)
+        await self._record(work)
+        self._writer.leave_calls()
 
     async def _end(
         self,
@@ -264,7 +268,24 @@ class Conversation:
                 incomplete_reason=incomplete_reason,
             )
 
-        await self._recorder.record(work)
+        await self._record(work)
+
+    async def _record(self, work: Callable[[Transaction, list[EventDraft]], T]) -> T:
+        """Store a change of the run's row. Raises IllegalTransition when somebody else moved the run first.
+
+        Not from within the unit of work, which goes on when its caller is cancelled: nobody would be left to take it.
+        """
+
+        def attempt(tx: Transaction, events: list[EventDraft]) -> T | IllegalTransition:
+            try:
+                return work(tx, events)
+            except IllegalTransition as error:
+                return error  # raised before anything was changed
+
+        outcome = await self._recorder.record(attempt)
+        if isinstance(outcome, IllegalTransition):
+            raise outcome
+        return outcome
 
     def _row(self, tx: Transaction) -> Run:
         """The run as it stands now: clients change its metadata and cancel it while we work."""

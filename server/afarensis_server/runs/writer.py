@@ -204,11 +204,14 @@ class Writer:
         await self._recorder.record(work)
         self.calls = None
 
-    def leave_calls_open(self, usage: Usage | None) -> RunStep:
+    def waiting_step(self, usage: Usage | None) -> RunStep:
         """The open step's row as it waits for the client's function outputs."""
         opened = self._opened_calls()
-        self.calls = None
         return replace(opened.step, details=opened.draft.details(), usage=usage)
+
+    def leave_calls(self) -> None:
+        """Leave the open step as it waits: its row holds all of it."""
+        self.calls = None
 
     def _opened_calls(self) -> OpenCalls:
         assert self.calls is not None, "no step of calls is open"
