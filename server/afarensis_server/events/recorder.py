@@ -33,6 +33,8 @@ class Recorder(Generic[D, E]):
         merge: Callable[[D, D], D | None],
         linger_seconds: float = 0.0,
         durable: bool = True,
+        opening: Callable[[Transaction], None] | None = None,
+        on_failure: Callable[[BaseException], None] | None = None,
     ) -> None:
         """Nothing is written yet.
 
@@ -44,6 +46,8 @@ class Recorder(Generic[D, E]):
             merge: two events as one; None where that is not possible.
             linger_seconds: how long an event waits for more, so that what comes together is committed together.
             durable: whether what happens is to outlive a power cut.
+            opening: what goes with the first commit, before the events: it stores the owner, say.
+            on_failure: told when a commit in the background fails. What was to be committed stays, for the next one.
         """
         self._database = database
         self._log = log
@@ -52,6 +56,8 @@ class Recorder(Generic[D, E]):
         self._merge = merge
         self._linger_seconds = linger_seconds
         self._durable = durable
+        self._opening = opening
+        self._on_failure = on_failure
         # Its readers are most likely here, too.
         self._tail = log.tail(project, owner_id)
         self._pending: list[D] = []
@@ -100,6 +106,11 @@ class Recorder(Generic[D, E]):
     def _begin_flush(self) -> None:
         self._timer = None
         self._flusher = asyncio.create_task(self.flush(), name=f"flush {self._owner_id}")
+        self._flusher.add_done_callback(self._flushed)
+
+    def _flushed(self, flusher: asyncio.Task[None]) -> None:
+        if self._on_failure is not None and not flusher.cancelled() and (error := flusher.exception()) is not None:
+            self._on_failure(error)
 
     def _take(self) -> list[D]:
         batch, self._pending = self._pending, []
@@ -110,9 +121,7 @@ class Recorder(Generic[D, E]):
 
     async def _store(self, batch: list[D]) -> None:
         try:
-            await self._database.write(
-                lambda tx: self._log.append(tx, self._project, self._owner_id, batch), durable=self._durable
-            )
+            await self._database.write(lambda tx: self._append(tx, batch), durable=self._durable)
         except Exception:
             # Nothing of it is stored. It stays the first of what waits.
             self._pending = batch + self._pending
@@ -121,8 +130,17 @@ class Recorder(Generic[D, E]):
     def _commit(self, tx: Transaction, batch: list[D], work: Callable[[Transaction, list[D]], T]) -> T:
         events: list[D] = []
         value = work(tx, events)
-        self._log.append(tx, self._project, self._owner_id, batch + events)
+        self._append(tx, batch + events)
         return value
+
+    def _append(self, tx: Transaction, events: list[D]) -> None:
+        if self._opening is not None:
+            self._opening(tx)
+            tx.after_commit(self._opened)
+        self._log.append(tx, self._project, self._owner_id, events)
+
+    def _opened(self) -> None:
+        self._opening = None
 
     def _add(self, draft: D) -> None:
         if self._pending and (merged := self._merge(self._pending[-1], draft)) is not None:

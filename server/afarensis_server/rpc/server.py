@@ -104,7 +104,7 @@ class RpcServer:
         pb.add_ThreadServiceServicer_to_server(ThreadServicer(nouns.threads, nouns.runs), server)
         pb.add_RunServiceServicer_to_server(RunServicer(nouns.runs, self._calls), server)
         pb.add_FileServiceServicer_to_server(FileServicer(nouns.files), server)
-        pb.add_SessionServiceServicer_to_server(SessionServicer(nouns.sessions, nouns.executions, self._calls), server)
+        pb.add_SessionServiceServicer_to_server(SessionServicer(nouns.sessions, nouns.executions), server)
         pb.add_ModelServiceServicer_to_server(ModelServicer(nouns.models), server)
         pb.add_UsageServiceServicer_to_server(UsageServicer(), server)
         pb.add_EventServiceServicer_to_server(EventServicer(), server)

@@ -77,9 +77,11 @@ class ExecutionState:
 class _Work:
     """An execution under way."""
 
-    def __init__(self, project: str, request: ExecutionRequest) -> None:
-        self.project = project
+    def __init__(self, project: str, request: ExecutionRequest, log: ExecutionLog) -> None:
         self.request = request
+        self.execution = Execution(ids.execution_id(), project, now(), request.session_id, request.code)
+        #: Held for the first reader, who comes when the first events are stored.
+        self.tail = log.tail(project, self.execution.id)
         #: What tells another request with the same id.
         self.fingerprint = ""
         if request.request_id:
@@ -91,20 +93,41 @@ class _Work:
         #: What its result is to say besides, when it was interrupted.
         self.reason = ""
 
-    async def stored(self, interrupt_when_left: bool) -> str:
+    async def stored(self) -> str:
         """Wait until the execution is stored; returns its id."""
-        try:
-            return await asyncio.shield(self.begun)
-        except asyncio.CancelledError:
-            if interrupt_when_left:
-                await self.interrupt()
-            raise
+        return await asyncio.shield(self.begun)
+
+    def insert(self, tx: Transaction) -> None:
+        """Store the execution, and what it was asked for by."""
+        executions.insert(tx.connection, self.execution)
+        request = self.request
+        if request.request_id:
+            requests.forget(tx.connection)
+            requests.remember(
+                tx.connection,
+                self.execution.project,
+                request.method,
+                request.request_id,
+                self.fingerprint,
+                self.execution.id,
+            )
+        tx.after_commit(self._stored)
+
+    def _stored(self) -> None:
+        if not self.begun.done():
+            self.begun.set_result(self.execution.id)
+
+    def fail(self, error: BaseException) -> None:
+        """Tell whoever asked that it could not be stored."""
+        if not self.begun.done():
+            self.begun.set_exception(error)
+            self.begun.exception()  # they may have left
 
     async def interrupt(self, reason: str = "") -> None:
         """Interrupt the code, or keep it from being begun."""
         self.interrupted = True
         self.reason = self.reason or reason
-        if self.live is not None:
+        if self.live is not None and self.live.execution_id == self.execution.id:
             await self.live.sandbox.interrupt()
 
 
@@ -148,7 +171,7 @@ class Executions:
         if await self._wait(_INTERRUPT_SECONDS):
             return
         for work in list(self._works.values()):
-            await self._sessions.close(work.project, work.request.session_id)
+            await self._sessions.close(work.execution.project, work.request.session_id)
         await self._wait(None)
 
     async def _wait(self, seconds: float | None) -> bool:
@@ -158,33 +181,54 @@ class Executions:
 
     # --- what clients ask for -----------------------------------------------------------------------------------------
 
-    async def start(self, project: str, request: ExecutionRequest, *, interrupt_when_left: bool = False) -> str:
-        """Hand code to a session; returns the id of its execution once that is stored and the code begins.
+    async def start(self, project: str, request: ExecutionRequest) -> str:
+        """Hand code to a session; returns the id of its execution once that is stored. Leaving does not stop it.
 
-        Leaving the call does not stop it, unless ``interrupt_when_left``. Raises SessionNotFound, SessionNotActive,
-        SessionBusy, SandboxDown, RequestIdReused, ShuttingDown.
+        Raises SessionNotFound, SessionNotActive, SessionBusy, SandboxDown, RequestIdReused, ShuttingDown.
         """
+        return await self._begin(project, request).stored()
+
+    async def stream(
+        self, project: str, request: ExecutionRequest, heartbeat_seconds: float, *, interrupt_when_left: bool = False
+    ) -> AsyncGenerator[LoggedExecutionEvent | Heartbeat, None]:
+        """Hand code to a session; its events from the first on, until its result.
+
+        Leaving does not stop the code, unless ``interrupt_when_left``. Raises what `start` does.
+        """
+        work = self._begin(project, request)
+        try:
+            execution_id = await work.stored()
+            async with aclosing(self.follow_events(project, execution_id, 0, heartbeat_seconds)) as items:
+                await anext(items)  # the heartbeat: here, the first item is the event `Started`
+                async for item in items:
+                    yield item
+        except (asyncio.CancelledError, GeneratorExit):
+            # Streams that the server itself ends, to shut down, can be taken up again.
+            if interrupt_when_left and not self._draining:
+                await work.interrupt()
+            raise
+
+    def _begin(self, project: str, request: ExecutionRequest) -> _Work:
         if self._draining:
             raise ShuttingDown
-        work = _Work(project, request)
-        key = (project, request.method, request.request_id)
+        work = _Work(project, request, self._events)
         if request.request_id:
+            key = (project, request.method, request.request_id)
             earlier = self._beginning.setdefault(key, work)
             if earlier is not work:
                 if earlier.fingerprint != work.fingerprint:
                     raise RequestIdReused(request_id=request.request_id)
-                return await earlier.stored(interrupt_when_left)
-        execution = Execution(ids.execution_id(), project, now(), request.session_id, request.code)
-        task = asyncio.create_task(self._work(work, execution), name=f"execution {execution.id}")
-        self._works[execution.id], self._tasks[execution.id] = work, task
+                return earlier
+            work.begun.add_done_callback(lambda _: self._beginning.pop(key))
+        execution_id = work.execution.id
+        task = asyncio.create_task(self._work(work), name=f"execution {execution_id}")
+        self._works[execution_id], self._tasks[execution_id] = work, task
 
         def forget(_: object) -> None:
-            del self._works[execution.id], self._tasks[execution.id]
+            del self._works[execution_id], self._tasks[execution_id]
 
         task.add_done_callback(forget)
-        if request.request_id:
-            work.begun.add_done_callback(lambda _: self._beginning.pop(key))
-        return await work.stored(interrupt_when_left)
+        return work
 
     async def get(self, project: str, execution_id: str) -> ExecutionState:
         """The execution as it stands. Raises ExecutionNotFound."""
@@ -207,7 +251,7 @@ class Executions:
     async def wait(self, project: str, execution_id: str) -> ExecutionState:
         """The execution once it has ended. Raises ExecutionNotFound."""
         work = self._works.get(execution_id)
-        if work is not None and work.project == project:
+        if work is not None and work.execution.project == project:
             await asyncio.wait({self._tasks[execution_id]})
         return await self.get(project, execution_id)
 
@@ -229,68 +273,55 @@ class Executions:
     async def interrupt(self, project: str, execution_id: str) -> None:
         """Interrupt the code, if it still runs. Raises ExecutionNotFound."""
         work = self._works.get(execution_id)
-        if work is not None and work.project == project:
+        if work is not None and work.execution.project == project:
             await work.interrupt()
             return
         await self._events.last_sequence(project, execution_id)
 
     # --- one execution ------------------------------------------------------------------------------------------------
 
-    async def _work(self, work: _Work, execution: Execution) -> None:
+    async def _work(self, work: _Work) -> None:
+        execution = work.execution
         recorder = Recorder(
             self._database,
             self._events,
-            work.project,
+            execution.project,
             execution.id,
             _merge,
             linger_seconds=_LINGER_SECONDS,
             # A power cut ends the session, which nobody can go on in or run the same request again. Its files and those
             # of runs are another matter.
             durable=False,
+            opening=work.insert,
+            on_failure=work.fail,
         )
         try:
             if work.request.request_id and (known := await self._find(work)) is not None:
                 work.begun.set_result(known)
                 return
-            result = await self._run(work, execution, recorder)
+            result = await self._run(work, recorder)
         except Exception as error:
             if not work.begun.done():
-                work.begun.set_exception(error)
-                work.begun.exception()  # whoever asked may have left
+                work.fail(error)
                 return
             result = _failure(error, execution)
         # The session is free by now, so that who sees the result can go on in it at once.
-        await self._end(recorder, execution, _explained(result, work.reason))
+        await self._end(work, recorder, _explained(result, work.reason))
 
-    async def _run(
-        self, work: _Work, execution: Execution, recorder: Recorder[ExecutionEvent, LoggedExecutionEvent]
-    ) -> ExecutionResult:
-        """Store the execution and run its code."""
-        request = work.request
-        work.live = live = await self._sessions.live(work.project, request.session_id)
+    async def _run(self, work: _Work, recorder: Recorder[ExecutionEvent, LoggedExecutionEvent]) -> ExecutionResult:
+        """Run the code, and note what it does."""
+        execution, request = work.execution, work.request
+        work.live = live = await self._sessions.live(execution.project, request.session_id)
         result = None
         events = self._sessions.execute(
             live, request.code, execution_id=execution.id, timeout_seconds=request.timeout_seconds, wait=False
         )
         async with aclosing(events):
-            started = await anext(events)
-
-            def begin(tx: Transaction, told: list[ExecutionEvent]) -> None:
-                executions.insert(tx.connection, execution)
-                if request.request_id:
-                    requests.forget(tx.connection)
-                    requests.remember(
-                        tx.connection,
-                        work.project,
-                        request.method,
-                        request.request_id,
-                        work.fingerprint,
-                        execution.id,
-                    )
-                told.append(started)
-
-            await recorder.record(begin)
-            work.begun.set_result(execution.id)
+            await recorder.emit(await anext(events))
+            if request.request_id:
+                # That it runs once has to be stored before it runs. Otherwise it may begin at once: a crash before the
+                # commit takes the session, and all that the code did in it, along.
+                await recorder.flush()
             if work.interrupted:
                 failure = CodeError("KeyboardInterrupt", "The code was interrupted before it began.", "")
                 return ExecutionResult(ExecutionStatus.INTERRUPTED, wall_seconds=0.0, error=failure)
@@ -307,7 +338,7 @@ class Executions:
         """The execution of an earlier request with the same id."""
         request = work.request
         found = await self._database.read(
-            lambda connection: requests.find(connection, work.project, request.method, request.request_id)
+            lambda connection: requests.find(connection, work.execution.project, request.method, request.request_id)
         )
         if found is None:
             return None
@@ -318,8 +349,8 @@ class Executions:
 
     async def _end(
         self,
+        work: _Work,
         recorder: Recorder[ExecutionEvent, LoggedExecutionEvent],
-        execution: Execution,
         result: ExecutionResult,
     ) -> None:
         """Store the result with all output before it. Its readers wait for it, so this goes on until it is done."""
@@ -328,7 +359,10 @@ class Executions:
                 await recorder.record(lambda _, told: told.append(result))
                 return
             except DatabaseUnavailable as error:
-                _log.warning("result not stored yet", execution_id=execution.id, error=str(error))
+                if not work.begun.done() or work.begun.exception() is not None:
+                    work.fail(error)
+                    return  # whoever asked for it knows of no execution
+                _log.warning("result not stored yet", execution_id=work.execution.id, error=str(error))
                 if self._draining:
                     return  # the next start ends it
                 await asyncio.sleep(error.retry_seconds)

@@ -1,19 +1,17 @@
 """SessionService: the code interpreter without a model."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 from afarensis import v1 as pb
 
 from ...domain.executions import LoggedExecutionEvent
 from ...domain.sessions import Session
-from ...errors import ExecutionNotFound, Unimplemented
+from ...errors import Unimplemented
 from ...events.log import Heartbeat
 from ...sessions.executions import ExecutionRequest, Executions
 from ...sessions.service import Sessions
 from ...validation import Reason, Violations, check_request_id
-from ..calls import Calls
 from ..context import project
 from ..convert.executions import execution_event_message, execution_message
 from ..convert.sessions import session_message, session_status_value, session_wishes
@@ -30,10 +28,9 @@ _CODE_BYTES = 1024 * 1024
 class SessionServicer(pb.SessionServiceServicer):
     """Opens sessions and runs clients' own code in them."""
 
-    def __init__(self, sessions: Sessions, executions: Executions, calls: Calls) -> None:
+    def __init__(self, sessions: Sessions, executions: Executions) -> None:
         self._sessions = sessions
         self._executions = executions
-        self._calls = calls
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 
@@ -72,22 +69,16 @@ class SessionServicer(pb.SessionServiceServicer):
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> AsyncIterator[pb.ExecuteResponse]:
         heartbeat = heartbeat_seconds(request)
-        execution_id = await self._executions.start(
-            project(), self._wanted(request, "Execute"), interrupt_when_left=request.interrupt_on_disconnect
+        items = self._executions.stream(
+            project(),
+            self._wanted(request, "Execute"),
+            heartbeat,
+            interrupt_when_left=request.interrupt_on_disconnect,
         )
-        try:
-            items = self._executions.follow_events(project(), execution_id, 0, heartbeat)
-            async with aclosing(items):
-                await anext(items)  # the heartbeat: here, the first item is the event `started`
-                async for item in items:
-                    event, beat = _item(item)
-                    yield pb.ExecuteResponse(event=event, heartbeat=beat)
-        except (GeneratorExit, asyncio.CancelledError):
-            # A stream that the server itself ends, to shut down, can be taken up again.
-            if request.interrupt_on_disconnect and not self._calls.draining:
-                with suppress(ExecutionNotFound):
-                    await self._executions.interrupt(project(), execution_id)
-            raise
+        async with aclosing(items):
+            async for item in items:
+                event, beat = _item(item)
+                yield pb.ExecuteResponse(event=event, heartbeat=beat)
 
     async def ExecuteAndWait(self, request: pb.ExecuteAndWaitRequest, context: Context) -> pb.ExecuteAndWaitResponse:
         execution_id = await self._executions.start(project(), self._wanted(request, "ExecuteAndWait"))
