@@ -17,6 +17,8 @@ from .settings import CgroupMode
 #: Of the directories that hold the groups of one driver's sessions; the server's process id follows.
 _PREFIX = "afarensis-"
 _PERIOD_MICROSECONDS = 100_000
+#: More than any of the files that are read has.
+_COUNTER_BYTES = 4096
 _CONTROLLERS = ("memory", "cpu", "pids")
 #: In version 1 processor time is counted by a controller of its own.
 _VERSION_1 = (*_CONTROLLERS, "cpuacct")
@@ -114,9 +116,17 @@ class Cgroup:
         directory = self._directories.get(controller)
         if directory is None:
             return ""
-        with suppress(OSError):
-            return (directory / name).read_text()
-        return ""
+        # Read before and after every execution, and without pathlib and Python's file objects in a third of the time.
+        try:
+            descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return ""
+        try:
+            return os.read(descriptor, _COUNTER_BYTES).decode()
+        except OSError:
+            return ""
+        finally:
+            os.close(descriptor)
 
     def _number(self, controller: str, name: str) -> int | None:
         text = self._read(controller, name).strip()

@@ -1,6 +1,7 @@
 """An open session: files that stay, and interpreters that come and go beside them."""
 
 import asyncio
+import errno
 import itertools
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -17,7 +18,7 @@ from ..driver import (
 )
 from .cgroups import Usage
 from .execution import Execution, Stop
-from .files import Snapshot, compare, open_regular, take_snapshot
+from .files import Snapshot, compare, is_sparse, open_regular, take_snapshot
 from .inputs import InputDirectory
 from .interpreter import Interpreter
 from .launcher import Launcher, Seat
@@ -55,6 +56,8 @@ class LocalSession:
         self._settling: asyncio.Task[None] | None = None
         self._upper = -1
         self._view = -1
+        #: What the volume had left when it was made.
+        self._free_inodes = -1
         self._snapshot = Snapshot()
         self._numbers = itertools.count(1)
         #: The last execution said that its interpreter ended.
@@ -77,6 +80,7 @@ class LocalSession:
             inodes=limits.disk_inodes,
             user=self._seat.user,
         )
+        self._free_inodes = os.fstatvfs(self._upper).f_ffree
         self._seat.cgroup.set_limits(limits)
         await self._wake(interpreter, tree)
         return self
@@ -152,6 +156,8 @@ class LocalSession:
         self._check_open()
         descriptor = open_regular(self._view, path)
         try:
+            if is_sparse(self._upper, path):
+                raise OSError(errno.EFBIG, "a file that is mostly holes")
             # No further than it reached at first: code may write to it faster than we read.
             left = os.fstat(descriptor).st_size
             while left and (chunk := await asyncio.to_thread(os.read, descriptor, min(left, _CHUNK))):
@@ -226,6 +232,10 @@ class LocalSession:
     async def _look(self) -> Snapshot:
         if self._closed:
             return self._snapshot
+        if os.fstatvfs(self._upper).f_ffree == self._free_inodes:
+            # No file, no directory, no mark of a deletion: each would take an inode. Most calls leave none, and a
+            # thread would cost more than they do.
+            return Snapshot()
         # Of its own: the session may be closed while the thread looks.
         upper = os.dup(self._upper)
         try:
