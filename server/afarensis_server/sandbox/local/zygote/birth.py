@@ -10,7 +10,6 @@ import json
 import os
 import socket
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,8 +34,6 @@ class Birth:
         try:
             self._isolate(control, stdout, stderr, mapped)
             interpreter = self._runner.park(socket.socket(fileno=_CONTROL), jail.DATA_DIRECTORY)
-            if threading.active_count() != 1:
-                raise RuntimeError("a thread was started that would not be confined")
             activation, tree = _await_activation(interpreter.control)
             self._confine(activation, tree)
         except BaseException:
@@ -75,6 +72,9 @@ class Birth:
             open_files=activation["open_files"],
             file_bytes=size,
         )
+        if (threads := privileges.threads_alive()) != 1:
+            # Capabilities and filters are a thread's own: another one would keep the rights that this one gives up.
+            raise RuntimeError(f"{threads} threads run, where one must be confined")
         privileges.drop_capabilities()
         if seccomp.PROGRAM:  # else the server's probe says that it is missing
             syscalls.install_filter(seccomp.PROGRAM)

@@ -9,8 +9,6 @@ import importlib
 import os
 import selectors
 import socket
-import threading
-from pathlib import Path
 from typing import Any, NoReturn
 
 from . import clone, privileges
@@ -28,15 +26,10 @@ def main() -> None:
     runner.prepare()
     gc.collect()
     gc.freeze()
-    if (threads := threads_alive()) != 1:
+    if (threads := privileges.threads_alive()) != 1:
         # A fork copies the calling thread alone, with whatever the others had locked.
         raise RuntimeError(f"{threads} threads run after the imports, where one must")
     Zygote(control, runner).serve()
-
-
-def threads_alive() -> int:
-    """Threads of this process, including those that Python knows nothing of."""
-    return max(len(list(Path("/proc/self/task").iterdir())), threading.active_count())
 
 
 class Zygote:

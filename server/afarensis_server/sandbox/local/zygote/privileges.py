@@ -29,6 +29,11 @@ def is_host_root() -> bool:
     return all(effective >> capability & 1 for capability in _ROOT_CAPABILITIES)
 
 
+def threads_alive() -> int:
+    """Threads of this process, those that Python knows nothing of included."""
+    return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - no need of paths
+
+
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent ends. Lost at every change of user: call it after."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
