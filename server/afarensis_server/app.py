@@ -35,7 +35,7 @@ from .runs.service import Runs
 from .sandbox.driver import SandboxDriver, SandboxUnavailable
 from .sandbox.local import CgroupMode, LocalSandbox, LocalSandboxSettings
 from .sessions.executions import Executions
-from .sessions.outputs import DisplayLimits
+from .sessions.outputs import OutputLimits
 from .sessions.service import Sessions
 from .sessions.settings import SessionSettings
 from .settings import Settings
@@ -312,7 +312,12 @@ def _session_settings(settings: Settings) -> SessionSettings:
             output_bytes=section.output_bytes,
             display_bytes=section.display_bytes,
         ),
-        displays=DisplayLimits(inline_bytes=section.inline_display_bytes),
+        outputs=OutputLimits(
+            inline_bytes=section.inline_display_bytes,
+            files=section.kept_files,
+            bytes=section.kept_bytes,
+            seconds=section.keep_seconds,
+        ),
         idle_seconds=section.idle_seconds,
         life_seconds=section.life_seconds,
         max_life_seconds=section.max_life_seconds,

@@ -138,6 +138,12 @@ class SandboxSection(Section):
     """Bytes of all displays of one execution that are passed on; the rest is counted and dropped."""
     inline_display_bytes: Bytes = ByteSize(256 * _KIB)
     """Bytes up to which a displayed value comes in place; a larger one is kept as a file."""
+    kept_files: PositiveInt = 1_000
+    """Files of one execution that get an id and are kept; the rest is told without, and stays in the session."""
+    kept_bytes: Bytes = ByteSize(1 * _GIB)
+    """Bytes of all the files of one execution that are kept; what is above is told without an id."""
+    keep_seconds: PositiveFloat = 30.0
+    """How long keeping the files of one execution may take; what is left then is told without an id."""
     execution_seconds: PositiveFloat = 120.0
     """How long one execution may take when its caller does not say."""
     max_execution_seconds: PositiveFloat = 600.0

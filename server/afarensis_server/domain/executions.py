@@ -96,7 +96,7 @@ class CodeError:
 
 @dataclass(frozen=True, slots=True)
 class ExceededLimit:
-    """A limit that an execution met, by its name in SessionLimits, or ``timeout`` in milliseconds.
+    """A limit that an execution met, by its name in SessionLimits or OutputLimits, or ``timeout`` in milliseconds.
 
     ``used`` is how much was used or asked for; 0 where it is not known.
     """

@@ -1,11 +1,25 @@
 """Turns what a sandbox reports into what is stored: displays and files get ids, paths become absolute."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 import structlog
 
-from ..domain.executions import DisplayItem, ExecutionEvent, ExecutionResult, FileItem, OutputItem, Representation
+from ..domain.executions import (
+    DisplayItem,
+    ExceededLimit,
+    ExecutionEvent,
+    ExecutionResult,
+    FileItem,
+    OutputItem,
+    Representation,
+)
 from ..domain.files import File
 from ..errors import DomainError
 from ..files.service import Files
@@ -18,24 +32,85 @@ _SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/gif": ".gif", "im
 
 
 @dataclass(frozen=True, slots=True)
-class DisplayLimits:
-    """What of a display is kept where."""
+class OutputLimits:
+    """What of one execution is kept, and where."""
 
     #: Bytes up to which a representation is passed on inline; a larger one becomes a file. An image always becomes one.
     inline_bytes: int = 256 * 1024
+    #: Files that are kept, and bytes of them in all.
+    files: int = 1_000
+    bytes: int = 1024 * 1024 * 1024
+    #: Seconds that keeping them may take.
+    seconds: float = 30.0
+
+
+class _Budget:
+    """What the files of one execution have taken so far, and what was refused for it."""
+
+    def __init__(self, limits: OutputLimits) -> None:
+        self._limits = limits
+        self._files = 0
+        self._bytes = 0
+        self._seconds = 0.0
+        #: The most that was asked for, by the name of the limit that refused it.
+        self._asked: dict[str, int] = {}
+
+    @contextmanager
+    def spend(self, size_bytes: int) -> Iterator[None]:
+        """Account for keeping a file of this size. Raises _OverBudgetError when there is no room for it."""
+        limits = self._limits
+        self._files += 1
+        if self._files > limits.files:
+            self._refuse("kept_files", self._files)
+        if self._bytes + size_bytes > limits.bytes:
+            self._refuse("kept_bytes", max(self._asked.get("kept_bytes", self._bytes), self._bytes) + size_bytes)
+        if self._seconds >= limits.seconds:
+            self._refuse("keep_seconds", math.ceil(self._seconds))
+        self._bytes += size_bytes
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds += time.monotonic() - began
+
+    @property
+    def seconds_left(self) -> float:
+        return self._limits.seconds - self._seconds
+
+    def exceeded(self) -> tuple[ExceededLimit, ...]:
+        """The limits that were met."""
+        limits = self._limits
+        allowed = {"kept_files": limits.files, "kept_bytes": limits.bytes, "keep_seconds": int(limits.seconds)}
+        return tuple(ExceededLimit(name, allowed[name], asked) for name, asked in self._asked.items())
+
+    def _refuse(self, name: str, asked: int) -> NoReturn:
+        self._asked[name] = asked
+        raise _OverBudgetError(name)
+
+
+class _OverBudgetError(Exception):
+    """A file is not kept, since its execution has had its share."""
 
 
 class OutputKeeper:
     """Keeps the outputs of one session: stores files under ids that stay the same while the content does."""
 
-    def __init__(self, project: str, session: SandboxSession, files: Files, limits: DisplayLimits) -> None:
+    def __init__(self, project: str, session: SandboxSession, files: Files, limits: OutputLimits) -> None:
         self._project = project
         self._session = session
         self._files = files
         self._limits = limits
         self._files_shown = 0
+        self._budget = _Budget(limits)
+        #: How many files of the execution were not kept, by the error.
+        self._missed: Counter[str] = Counter()
         #: The files that code wrote, by absolute path, as last stored.
         self.by_path: dict[str, File] = {}
+
+    def begin(self) -> None:
+        """Expect the events of another execution."""
+        self._budget = _Budget(self._limits)
+        self._missed.clear()
 
     async def keep(self, event: SandboxEvent) -> ExecutionEvent:
         """The stored form of one event of the sandbox."""
@@ -47,6 +122,9 @@ class OutputKeeper:
             case FileChange():
                 return await self._keep_file(event)
             case Result():
+                if self._missed:
+                    # Once: code may leave thousands of them.
+                    _log.info("output files not kept", session_id=self._session.session_id, errors=dict(self._missed))
                 return ExecutionResult(
                     status=event.status,
                     wall_seconds=event.wall_seconds,
@@ -55,7 +133,7 @@ class OutputKeeper:
                     dropped_bytes=event.dropped_bytes,
                     error=event.error,
                     state_lost=event.state_lost,
-                    exceeded_limits=event.exceeded_limits,
+                    exceeded_limits=(*event.exceeded_limits, *self._budget.exceeded()),
                 )
 
     async def _keep_display(self, display: Display) -> DisplayItem:
@@ -87,11 +165,11 @@ class OutputKeeper:
             return FileItem(path, change.kind)
         name = change.path.rsplit("/", 1)[-1]
         try:
-            file = await self._files.store_output(self._project, name, self._session.read_file(change.path))
-        except (OSError, DomainError) as error:
+            file = await self._store(name, change)
+        except (OSError, DomainError, _OverBudgetError) as error:
             # The code's own doing (gone again, unreadable, too large): told to the reader as a file without an id.
             self.by_path.pop(path, None)
-            _log.info("output file not kept", session_id=self._session.session_id, error=type(error).__name__)
+            self._missed[type(error).__name__] += 1
             return FileItem(path, change.kind, size_bytes=change.size_bytes)
         known = self.by_path.get(path)
         if known is not None and known.sha256 == file.sha256:
@@ -99,6 +177,11 @@ class OutputKeeper:
             file = known
         self.by_path[path] = file
         return FileItem(path, change.kind, file, file.size_bytes)
+
+    async def _store(self, name: str, change: FileChange) -> File:
+        with self._budget.spend(change.size_bytes):
+            async with asyncio.timeout(self._budget.seconds_left):
+                return await self._files.store_output(self._project, name, self._session.read_file(change.path))
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:

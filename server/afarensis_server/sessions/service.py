@@ -263,6 +263,7 @@ class Sessions:
                 is_another = await live.sandbox.prepare()
                 yield Started(execution_id, is_another or live.follows_another)
                 live.follows_another = False
+                live.outputs.begin()
                 changes: list[FileItem] = []
                 async with aclosing(live.sandbox.execute(code, timeout_seconds=seconds)) as events:
                     async for event in events:
@@ -327,7 +328,7 @@ class Sessions:
             metadata=wanted.metadata,
         )
         row = replace(row, expire_time=_expiry(row, moment))
-        live = LiveSession(row, sandbox, OutputKeeper(project, sandbox, self._files, self.settings.displays))
+        live = LiveSession(row, sandbox, OutputKeeper(project, sandbox, self._files, self.settings.outputs))
         live.names = layout.inputs
         live.outputs.by_path |= {
             f"{DATA_DIRECTORY}/{path}": file

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..sandbox.driver import SessionLimits
-from .outputs import DisplayLimits
+from .outputs import OutputLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +12,7 @@ class SessionSettings:
     """How long sessions live and what one may use."""
 
     limits: SessionLimits
-    displays: DisplayLimits = DisplayLimits()
+    outputs: OutputLimits = OutputLimits()
     #: Files that the creator of a session, and who adds more, may put into it.
     files: int = 20
     #: Seconds without an execution after which a session ends.

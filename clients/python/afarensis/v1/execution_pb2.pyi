@@ -477,7 +477,9 @@ class ExceededLimit(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     USED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The limit, by its name in SessionLimits, or `timeout`."""
+    """The limit, by its name in SessionLimits, or `timeout`; `kept_files`, `kept_bytes` and `keep_seconds` are the server's
+    own: files above them are told without a file id.
+    """
     limit: _builtins.int
     """Its value, in the unit of that field; milliseconds for `timeout`."""
     used: _builtins.int

@@ -18,6 +18,11 @@ MAX_PATH = 1024
 _INSIDE = (
     syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_XDEV
 )
+#: Bytes from which a file with less than a fraction of them on the disk is refused.
+_SPARSE_FROM = 1024 * 1024
+_SPARSE_FRACTION = 4
+#: Bytes of what st_blocks counts.
+_BLOCK = 512
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 #: Inode, size, and time of the last change of anything: code can set back every other time.
@@ -83,6 +88,19 @@ def open_regular(view: int, path: str) -> int:
         os.close(descriptor)
         raise FileNotFoundError(f"{path!r} is not a regular file")
     return descriptor
+
+
+def is_sparse(upper: int, path: str) -> bool:
+    """Whether a file of the session's own is mostly holes, which take nothing of its disk, but would take ours."""
+    try:
+        descriptor = syscalls.openat2(upper, path.encode(), os.O_PATH | os.O_NOFOLLOW, _INSIDE)
+    except OSError:
+        return False  # an input as it was given, or gone
+    try:
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    return status.st_size > _SPARSE_FROM and status.st_blocks * _BLOCK < status.st_size // _SPARSE_FRACTION
 
 
 def is_path(path: str) -> bool:
