@@ -75,7 +75,7 @@ class Aftermath:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def aftermath(scripts: Scripts, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Aftermath]:
-    settings = {"openai.base_url": scripts.base_url, "openai.max_retries": 0}
+    settings = {"openai.base_url": scripts.base_url, "openai.max_retries": 0, "runs.lease_seconds": 300}
     with ServerProcess(tmp_path_factory.mktemp("crash"), settings) as server:
         async with Api(server.address) as api:
             files = [await api.upload(b"small", "small.txt"), await _upload(api, BIG)]
@@ -99,11 +99,11 @@ async def aftermath(scripts: Scripts, tmp_path_factory: pytest.TempPathFactory) 
                 server.kill()
                 left_over = await asyncio.to_thread(family.left_after, 10.0)
                 await asyncio.to_thread(server.start, server.address)
-                async with asyncio.timeout(15):
+                async with asyncio.timeout(40):
                     sdk_events = await reading
         async with Api(server.address) as api:
             # At once, and not when the lease of the killed server would have run out.
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(40):
                 for witness in (answering, executing):
                     witness.after = await api.events(witness.run.id, witness.before[-1].sequence)
                 execution_after = await _follow_execution(api, execution_before)

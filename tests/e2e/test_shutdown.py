@@ -60,7 +60,12 @@ async def drain(scripts: Scripts, tmp_path_factory: pytest.TempPathFactory) -> A
     release = asyncio.Event()
     quick = scripts.add(text("To be ").then(Wait(release)).then(*text("continued.").steps))
     slow = scripts.add(text("Not in ").then(Wait(asyncio.Event())), text("Now."))
-    settings = {"openai.base_url": scripts.base_url, "openai.max_retries": 0, "server.drain_seconds": 2}
+    settings = {
+        "openai.base_url": scripts.base_url,
+        "openai.max_retries": 0,
+        "server.drain_seconds": 2,
+        "runs.lease_seconds": 300,
+    }
     with ServerProcess(tmp_path_factory.mktemp("shutdown"), settings) as server:
         async with Api(server.address) as api:
             ended, left = Reader(await api.run(quick.model)), Reader(await api.run(slow.model))
@@ -81,7 +86,7 @@ async def drain(scripts: Scripts, tmp_path_factory: pytest.TempPathFactory) -> A
         await asyncio.to_thread(server.start)
         async with Api(server.address) as api:
             # At once, and not when the lease of the server that stopped would have run out.
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(40):
                 resumed = await api.events(left.run.id, left.events[-1].sequence)
             answer = text_of(await api.answer(left.run))
         yield Drain(ended, left, late_call, exit_code, resumed, answer)
