@@ -109,6 +109,8 @@ class Channels:
         """Tell the host that requests are welcome."""
         with self._interrupts, self._lock:
             self._send({"type": "ready"})
+        # While the host has other things to do: else the first cell that prints waits until the thread has started.
+        self.written()
 
     def begin(self, request: int) -> None:
         """Frames belong to this request from now on."""
