@@ -34,6 +34,7 @@ from .runs.prompt import PromptLimits, Prompts
 from .runs.service import Runs
 from .sandbox.driver import SandboxDriver, SandboxUnavailable
 from .sandbox.local import CgroupMode, LocalSandbox, LocalSandboxSettings
+from .sessions.data import SessionData
 from .sessions.executions import Executions
 from .sessions.outputs import OutputLimits
 from .sessions.service import Sessions
@@ -101,7 +102,9 @@ async def start(settings: Settings, stack: AsyncExitStack) -> str:
         database, _assistant_limits(settings), default_model=models.default, check_model=models.check
     )
     runs = Runs(database, log, threads, sessions, engine, _run_limits(settings), models.check)
-    server = RpcServer(Nouns(assistants, threads, files, runs, sessions, executions, models), _rpc_settings(settings))
+    data = SessionData(database, sessions)
+    nouns = Nouns(assistants, threads, files, runs, sessions, executions, data, models)
+    server = RpcServer(nouns, _rpc_settings(settings))
 
     async def drain() -> None:
         # Streams stay open while runs and executions finish, so that their readers see how.

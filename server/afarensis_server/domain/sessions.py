@@ -60,6 +60,19 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionFile:
+    """A file below /mnt/data of an open session, as it is now. ``path`` is absolute."""
+
+    path: str
+    size_bytes: int
+    modify_time: datetime
+    #: The server's file with the same content, if there is one.
+    file_id: str | None
+    #: Whether it is an input that code has not changed.
+    is_input: bool
+
+
+@dataclass(frozen=True, slots=True)
 class KeptFile:
     """What lies at a path below /mnt/data of a thread, relative to it.
 

@@ -13,6 +13,7 @@ from ..assistants.service import Assistants
 from ..files.service import Files
 from ..runs.models.registry import Models
 from ..runs.service import Runs
+from ..sessions.data import SessionData
 from ..sessions.executions import Executions
 from ..sessions.service import Sessions
 from ..threads.service import Threads
@@ -84,6 +85,7 @@ class Nouns:
     runs: Runs
     sessions: Sessions
     executions: Executions
+    session_data: SessionData
     models: Models
 
 
@@ -104,7 +106,9 @@ class RpcServer:
         pb.add_ThreadServiceServicer_to_server(ThreadServicer(nouns.threads, nouns.runs), server)
         pb.add_RunServiceServicer_to_server(RunServicer(nouns.runs, self._calls), server)
         pb.add_FileServiceServicer_to_server(FileServicer(nouns.files), server)
-        pb.add_SessionServiceServicer_to_server(SessionServicer(nouns.sessions, nouns.executions), server)
+        pb.add_SessionServiceServicer_to_server(
+            SessionServicer(nouns.sessions, nouns.executions, nouns.session_data), server
+        )
         pb.add_ModelServiceServicer_to_server(ModelServicer(nouns.models), server)
         pb.add_UsageServiceServicer_to_server(UsageServicer(), server)
         pb.add_EventServiceServicer_to_server(EventServicer(), server)

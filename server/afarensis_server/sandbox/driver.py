@@ -4,7 +4,7 @@ A *session* is one stateful Python interpreter with its own ``/mnt/data``. It ou
 outlive its interpreter: when the interpreter dies, the next execution gets a fresh one beside the same files.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from ..domain.sessions import SessionLimits
 __all__ = [
     "DATA_DIRECTORY",
     "CodeError",
+    "DataFile",
     "Display",
     "ExceededLimit",
     "ExecutionEvent",
@@ -101,6 +102,21 @@ class FileChange:
 
 
 @dataclass(frozen=True, slots=True)
+class DataFile:
+    """A regular file below /mnt/data as it is now."""
+
+    #: As in FileChange.
+    path: str
+    size_bytes: int
+    #: When its content was last changed, in nanoseconds since 1970, as the session says: code can set any value.
+    modify_time_ns: int
+    #: As it was given to the session.
+    is_untouched: bool
+    #: As it was when the last execution ended, or the last files were added.
+    is_settled: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """How an execution ended; always the last event of one."""
 
@@ -164,12 +180,21 @@ class SandboxSession(Protocol):
         """Make more input files visible; a name that exists is replaced."""
         ...
 
-    async def list_files(self) -> list[FileChange]:
-        """All regular files that the session created or modified since it was opened, each as the change it is."""
+    async def list_files(self) -> list[DataFile]:
+        """All regular files below /mnt/data, in the order of paths."""
         ...
 
-    def read_file(self, path: str) -> AsyncIterator[bytes]:
-        """The content of a file below /mnt/data in chunks, never following links. OSError when there is none."""
+    async def stat_file(self, path: str) -> DataFile:
+        """One regular file below /mnt/data, without following links. OSError when there is none."""
+        ...
+
+    def read_file(
+        self, path: str, offset_bytes: int = 0, limit_bytes: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """The content of a file below /mnt/data in chunks, never following links. OSError when there is none.
+
+        The whole of a file that takes next to nothing of the session's disk may be refused; a part of it is not.
+        """
         ...
 
     async def close(self) -> None:

@@ -74,7 +74,7 @@ def read_page(
     scope = json.dumps([project, table.name, sorted(filters.items()), request.descending]).encode()
     columns = (table.c.create_time, table.c.id)
     if request.token:
-        time, last_id = _open_token(_secret(connection), scope, request.token)
+        time, last_id = _row_of(_open_token(_secret(connection), scope, request.token))
         seen = tuple_(literal(time, UtcTime()), literal(last_id))
         statement = statement.where(tuple_(*columns) < seen if request.descending else tuple_(*columns) > seen)
     statement = statement.order_by(*((column.desc() for column in columns) if request.descending else columns))
@@ -82,7 +82,17 @@ def read_page(
     if len(items) <= size:
         return Page(items)
     del items[size:]
-    return Page(items, _make_token(_secret(connection), scope, items[-1]))
+    return Page(items, _make_token(_secret(connection), scope, _key_of(items[-1])))
+
+
+def seal_key(connection: Connection, scope: Sequence[str], key: str) -> str:
+    """The token of the page behind a key, for lists that are no table's; ``scope`` is all that defines the list."""
+    return _make_token(_secret(connection), json.dumps(scope).encode(), key.encode())
+
+
+def open_key(connection: Connection, scope: Sequence[str], token: str) -> str:
+    """The key in a token of `seal_key`. Raises PageTokenInvalid for a token of another list."""
+    return _open_token(_secret(connection), json.dumps(scope).encode(), token).decode()
 
 
 def _secret(connection: Connection) -> bytes:
@@ -90,12 +100,19 @@ def _secret(connection: Connection) -> bytes:
     return secret
 
 
-def _make_token(secret: bytes, scope: bytes, last: Listed) -> str:
-    key = microseconds(last.create_time).to_bytes(_TIME_BYTES, "big", signed=True) + last.id.encode()
+def _key_of(last: Listed) -> bytes:
+    return microseconds(last.create_time).to_bytes(_TIME_BYTES, "big", signed=True) + last.id.encode()
+
+
+def _row_of(key: bytes) -> tuple[datetime, str]:
+    return from_microseconds(int.from_bytes(key[:_TIME_BYTES], "big", signed=True)), key[_TIME_BYTES:].decode()
+
+
+def _make_token(secret: bytes, scope: bytes, key: bytes) -> str:
     return base64.urlsafe_b64encode(_mac(secret, scope, key) + key).rstrip(b"=").decode()
 
 
-def _open_token(secret: bytes, scope: bytes, token: str) -> tuple[datetime, str]:
+def _open_token(secret: bytes, scope: bytes, token: str) -> bytes:
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except ValueError as error:
@@ -103,7 +120,7 @@ def _open_token(secret: bytes, scope: bytes, token: str) -> tuple[datetime, str]
     mac, key = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
     if not hmac.compare_digest(mac, _mac(secret, scope, key)):
         raise PageTokenInvalid
-    return from_microseconds(int.from_bytes(key[:_TIME_BYTES], "big", signed=True)), key[_TIME_BYTES:].decode()
+    return key
 
 
 def _mac(secret: bytes, scope: bytes, key: bytes) -> bytes:

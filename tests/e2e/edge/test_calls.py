@@ -163,8 +163,6 @@ def test_no_method_is_left_to_the_stubs(channel: grpc.Channel, method: Any) -> N
         ("UsageService", "GetUsage"),
         ("EventService", "ListEvents"),
         ("EventService", "StreamEvents"),
-        ("SessionService", "ListSessionFiles"),
-        ("SessionService", "ReadSessionFile"),
     ],
 )
 def test_what_later_versions_bring_says_so(channel: grpc.Channel, service: str, method: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from afarensis_server.sandbox.driver import FileChangeKind, InputFile, SandboxDriver, SandboxSession
+from afarensis_server.sandbox.driver import InputFile, SandboxDriver, SandboxSession
 from tests.support.sandbox import MIB, opened, read, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -54,11 +54,47 @@ async def test_a_change_that_restores_the_time_is_told(session: SandboxSession) 
     assert cell.changes == {"a.txt": "modified"}
 
 
-async def test_all_changed_files_are_listed(driver: SandboxDriver, input_file: Make) -> None:
+async def test_all_files_are_listed(driver: SandboxDriver, input_file: Make) -> None:
     async with opened(driver, input_file("same.txt"), input_file("changed.txt", file_id="file-2")) as session:
         await run(session, "open('changed.txt', 'a').write('x'); open('new.txt', 'w').write('abc')")
-        files = {file.path: (file.kind, file.size_bytes) for file in await session.list_files()}
-    assert files == {"changed.txt": (FileChangeKind.MODIFIED, 9), "new.txt": (FileChangeKind.CREATED, 3)}
+        files = {file.path: (file.is_untouched, file.size_bytes) for file in await session.list_files()}
+        assert files == {"changed.txt": (False, 9), "new.txt": (False, 3), "same.txt": (True, 8)}
+        for file in await session.list_files():
+            assert await session.stat_file(file.path) == file
+            assert file.is_settled
+
+
+async def test_file_that_changed_since_the_last_execution_is_told(session: SandboxSession) -> None:
+    await run(
+        session, "import threading\nfile = open('a.txt', 'w', buffering=1); file.write('1\\n'); go = threading.Event()"
+    )
+    assert (await session.stat_file("a.txt")).is_settled
+    await run(session, "threading.Timer(0.05, lambda: file.write('2\\n')).start()")
+    while (changed := await session.stat_file("a.txt")).size_bytes == 2:
+        pass
+    assert not changed.is_settled
+    assert [file.is_settled for file in await session.list_files()] == [False]
+
+
+async def test_deleted_and_replaced_inputs_are_not_listed(driver: SandboxDriver, input_file: Make) -> None:
+    async with opened(driver, input_file("one.txt"), input_file("two.txt", file_id="file-2")) as session:
+        await run(
+            session, "import os\nos.remove('one.txt'); os.remove('two.txt'); os.symlink('/etc/passwd', 'two.txt')"
+        )
+        assert await session.list_files() == []
+        for path in ("one.txt", "two.txt", "/etc/passwd", "../x", "", "a//b", "a/./b", "nul\0"):
+            with pytest.raises(OSError):  # noqa: PT011 - the protocol's word
+                await session.stat_file(path)
+
+
+@pytest.mark.parametrize(
+    ("offset", "limit", "expected"), [(0, 3, b"abc"), (2, None, b"cdef"), (4, 9, b"ef"), (6, 1, b"")]
+)
+async def test_a_part_of_a_file_is_read(
+    session: SandboxSession, offset: int, limit: int | None, expected: bytes
+) -> None:
+    await run(session, "open('a.txt', 'w').write('abcdef')")
+    assert b"".join([chunk async for chunk in session.read_file("a.txt", offset, limit)]) == expected
 
 
 async def test_a_file_that_is_added_later_appears(driver: SandboxDriver, input_file: Make) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from afarensis import v1 as pb
 
-from ...domain.sessions import Session, SessionLimits, SessionStatus
+from ...domain.sessions import Session, SessionFile, SessionLimits, SessionStatus
 from ...sessions.settings import SessionSettings, SessionWishes
 from ...validation import Reason, Violations, check_file_ids, check_metadata, check_request_id
 from .values import duration_message, enum_numbers, enum_value, inverse, positive_seconds, timestamp_message
@@ -44,6 +44,16 @@ def _limits_message(limits: SessionLimits) -> pb.SessionLimits:
         disk_inodes=limits.disk_inodes,
         output_bytes=limits.output_bytes,
         display_bytes=limits.display_bytes,
+    )
+
+
+def session_file_message(file: SessionFile) -> pb.SessionFile:
+    return pb.SessionFile(
+        path=file.path,
+        size_bytes=file.size_bytes,
+        modify_time=timestamp_message(file.modify_time),
+        file_id=file.file_id or "",
+        input=file.is_input,
     )
 
 

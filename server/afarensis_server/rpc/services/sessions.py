@@ -7,30 +7,32 @@ from afarensis import v1 as pb
 
 from ...domain.executions import LoggedExecutionEvent
 from ...domain.sessions import Session
-from ...errors import Unimplemented
 from ...events.log import Heartbeat
+from ...sessions.data import SessionData
 from ...sessions.executions import ExecutionRequest, Executions
 from ...sessions.service import Sessions
 from ...validation import Reason, Violations, check_request_id
 from ..context import project
 from ..convert.executions import execution_event_message, execution_message
-from ..convert.sessions import session_message, session_status_value, session_wishes
+from ..convert.sessions import session_file_message, session_message, session_status_value, session_wishes
 from ..convert.values import positive_seconds
 from ..disconnects import Context
-from ..pages import RESPONSE_BYTES, list_page
-from .later import not_yet
+from ..pages import RESPONSE_BYTES, check_page_size, list_page
 from .streams import bounded, check_cursor, check_list, heartbeat_seconds
 
 #: What an execution's code may have.
 _CODE_BYTES = 1024 * 1024
+_DEFAULT_FILES = 100
+_MAX_FILES = 1_000
 
 
 class SessionServicer(pb.SessionServiceServicer):
     """Opens sessions and runs clients' own code in them."""
 
-    def __init__(self, sessions: Sessions, executions: Executions) -> None:
+    def __init__(self, sessions: Sessions, executions: Executions, data: SessionData) -> None:
         self._sessions = sessions
         self._executions = executions
+        self._data = data
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 
@@ -135,12 +137,31 @@ class SessionServicer(pb.SessionServiceServicer):
     async def ListSessionFiles(
         self, request: pb.ListSessionFilesRequest, context: Context
     ) -> pb.ListSessionFilesResponse:
-        raise Unimplemented(method="ListSessionFiles")
+        found = Violations()
+        found.string("directory", request.directory)
+        check_page_size(request.page_size, _MAX_FILES, found)
+        found.check()
+        page = await self._data.list(
+            project(), request.session_id, request.directory, request.page_size or _DEFAULT_FILES, request.page_token
+        )
+        files = [session_file_message(file) for file in page.items]
+        return pb.ListSessionFilesResponse(files=files, next_page_token=page.next_token)
 
-    def ReadSessionFile(
+    async def ReadSessionFile(
         self, request: pb.ReadSessionFileRequest, context: Context
     ) -> AsyncIterator[pb.ReadSessionFileResponse]:
-        return not_yet("ReadSessionFile")
+        found = Violations()
+        found.string("path", request.path, required=True)
+        found.number("offset_bytes", request.offset_bytes, minimum=0)
+        found.number("limit_bytes", request.limit_bytes, minimum=0)
+        found.check()
+        file, chunks = await self._data.open(
+            project(), request.session_id, request.path, request.offset_bytes, request.limit_bytes
+        )
+        async with aclosing(chunks):
+            yield pb.ReadSessionFileResponse(file=session_file_message(file))
+            async for chunk in chunks:
+                yield pb.ReadSessionFileResponse(data=chunk)
 
 
 def _item(item: LoggedExecutionEvent | Heartbeat) -> tuple[pb.ExecutionEvent | None, pb.Heartbeat | None]:

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..driver import FileChange, FileChangeKind
+from ..driver import DataFile, FileChange, FileChangeKind
 from .zygote import syscalls
 
 #: Bytes of a path that is reported. Deeper and longer ones exist for the session alone.
@@ -25,8 +25,8 @@ _SPARSE_FRACTION = 4
 _BLOCK = 512
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
-#: Inode, size, and time of the last change of anything: code can set back every other time.
-Signature = tuple[int, int, int]
+#: Inode, size, time of the last change of anything, and of the content: code can set back all but the third.
+Signature = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def take_snapshot(upper: int) -> Snapshot:
             if len(path.encode()) > MAX_PATH:
                 continue
             if stat.S_ISREG(status.st_mode):
-                files[path] = (status.st_ino, status.st_size, status.st_ctime_ns)
+                files[path] = _signature(status)
                 continue
             if not directory:
                 hidden.add(name)
@@ -76,6 +76,42 @@ def compare(before: Snapshot, after: Snapshot, inputs: Iterable[str]) -> list[Fi
         elif was and not after.has(path, inputs):
             changes.append(FileChange(path=path, kind=FileChangeKind.DELETED, size_bytes=0))
     return changes
+
+
+def list_data(view: int, upper: int, settled: Snapshot, inputs: Iterable[str]) -> list[DataFile]:
+    """All regular files, in the order of paths."""
+    now = take_snapshot(upper)
+    found = [
+        DataFile(
+            path, size, time, is_untouched=False, is_settled=settled.files.get(path) == (inode, size, change, time)
+        )
+        for path, (inode, size, change, time) in now.files.items()
+    ]
+    for path in inputs:
+        if path not in now.files:
+            try:
+                found.append(stat_data(view, upper, path, settled))
+            except OSError:
+                continue  # deleted, or no regular file any more
+    return sorted(found, key=lambda file: file.path)
+
+
+def stat_data(view: int, upper: int, path: str, settled: Snapshot) -> DataFile:
+    """One regular file. OSError for everything else."""
+    descriptor = open_regular(view, path)
+    try:
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    try:
+        own = syscalls.openat2(upper, path.encode(), os.O_PATH | os.O_NOFOLLOW, _INSIDE)
+    except OSError:
+        return DataFile(path, status.st_size, status.st_mtime_ns, is_untouched=True, is_settled=True)
+    try:
+        is_settled = settled.files.get(path) == _signature(os.fstat(own))
+    finally:
+        os.close(own)
+    return DataFile(path, status.st_size, status.st_mtime_ns, is_untouched=False, is_settled=is_settled)
 
 
 def open_regular(view: int, path: str) -> int:
@@ -126,6 +162,10 @@ def _entries(upper: int, directory: str) -> Iterator[tuple[str, os.stat_result]]
                 continue
     finally:
         os.close(descriptor)
+
+
+def _signature(status: os.stat_result) -> Signature:
+    return status.st_ino, status.st_size, status.st_ctime_ns, status.st_mtime_ns
 
 
 def _is_name(name: str) -> bool:

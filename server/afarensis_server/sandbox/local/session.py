@@ -4,21 +4,21 @@ import asyncio
 import errno
 import itertools
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import Self
 
 from ..driver import (
+    DataFile,
     ExecutionEvent,
     FileChange,
-    FileChangeKind,
     InputFile,
     SandboxUnavailable,
     SessionSpec,
 )
 from .cgroups import Usage
 from .execution import Execution, Stop
-from .files import Snapshot, compare, is_sparse, open_regular, take_snapshot
+from .files import Snapshot, compare, is_sparse, list_data, open_regular, stat_data, take_snapshot
 from .inputs import InputDirectory
 from .interpreter import Interpreter
 from .launcher import Launcher, Seat
@@ -145,13 +145,25 @@ class LocalSession:
             await self._launcher.supervisor.request("add_file", name=self.volume, file=name)
         self._snapshot = await self._look()
 
-    async def list_files(self) -> list[FileChange]:
-        """All files that the session made or changed; see ``SandboxSession``."""
+    async def list_files(self) -> list[DataFile]:
+        """All files below /mnt/data; see ``SandboxSession``."""
         self._check_open()
-        changes = compare(Snapshot(), await self._look(), self._inputs.files)
-        return [change for change in changes if change.kind is not FileChangeKind.DELETED]
+        # Of its own: the session may be closed while the thread looks.
+        view, upper = os.dup(self._view), os.dup(self._upper)
+        try:
+            return await asyncio.to_thread(list_data, view, upper, self._snapshot, tuple(self._inputs.files))
+        finally:
+            os.close(view)
+            os.close(upper)
 
-    async def read_file(self, path: str) -> AsyncIterator[bytes]:
+    async def stat_file(self, path: str) -> DataFile:
+        """One file below /mnt/data; see ``SandboxSession``."""
+        self._check_open()
+        return stat_data(self._view, self._upper, path, self._snapshot)
+
+    async def read_file(
+        self, path: str, offset_bytes: int = 0, limit_bytes: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """The content of a file; see ``SandboxSession``."""
         self._check_open()
         descriptor = open_regular(self._view, path)
@@ -159,8 +171,12 @@ class LocalSession:
             if is_sparse(self._upper, path):
                 raise OSError(errno.EFBIG, "a file that is mostly holes")
             # No further than it reached at first: code may write to it faster than we read.
-            left = os.fstat(descriptor).st_size
-            while left and (chunk := await asyncio.to_thread(os.read, descriptor, min(left, _CHUNK))):
+            left = os.fstat(descriptor).st_size - offset_bytes
+            if limit_bytes is not None:
+                left = min(left, limit_bytes)
+            if offset_bytes:
+                os.lseek(descriptor, offset_bytes, os.SEEK_SET)
+            while left > 0 and (chunk := await asyncio.to_thread(os.read, descriptor, min(left, _CHUNK))):
                 left -= len(chunk)
                 yield chunk
         finally:
