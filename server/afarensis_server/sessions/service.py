@@ -41,7 +41,7 @@ from ..store.database import Database
 from ..store.pages import Page, PageRequest
 from ..store.writer import Transaction
 from ..validation import Violations, check_file_ids
-from .checkpoint import after, lay_out
+from .checkpoint import Layout, after, lay_out
 from .inputs import Inputs
 from .live import LiveSession
 from .names import assign_names
@@ -290,7 +290,9 @@ class Sessions:
         on_insert: OnInsert | None = None,
     ) -> LiveSession:
         files = await self._inputs.find(project, file_ids)
-        layout = await self._database.read(lambda connection: lay_out(connection, project, thread_id, files))
+        layout = Layout({}, {}, ())
+        if thread_id is not None or files:
+            layout = await self._database.read(lambda connection: lay_out(connection, project, thread_id, files))
         session_id = ids.session_id()
         spec = SessionSpec(
             session_id=session_id,
