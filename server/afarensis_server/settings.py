@@ -135,7 +135,8 @@ class SandboxSection(Section):
     output_bytes: Bytes = ByteSize(1 * _MIB)
     """Bytes of standard output and error of one execution that are passed on; the rest is counted and dropped."""
     display_bytes: Bytes = ByteSize(16 * _MIB)
-    """Bytes of all displays of one execution that are passed on; the rest is counted and dropped."""
+    """Bytes of all displays of one execution that are passed on, each with 4 KiB on top; the rest is counted and
+    dropped."""
     inline_display_bytes: Bytes = ByteSize(256 * _KIB)
     """Bytes up to which a displayed value comes in place; a larger one is kept as a file."""
     kept_files: PositiveInt = 1_000

@@ -8,22 +8,9 @@ import pytest
 
 from afarensis_server.sandbox.driver import ExecutionStatus, InputFile, SandboxSession, SandboxUnavailable
 from afarensis_server.sandbox.local import LocalSandbox
-from tests.support.sandbox import opened, read, run
+from tests.support.sandbox import SOCKET, opened, read, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-#: Finds the control socket, as hostile code would.
-SOCKET = """
-import os, socket, stat, json, struct
-def is_socket(fd):
-    try: return stat.S_ISSOCK(os.fstat(fd).st_mode)
-    except OSError: return False
-fd = next(fd for fd in range(3, 256) if is_socket(fd))
-control = socket.socket(fileno=os.dup(fd))
-def frame(header, body=b""):
-    data = json.dumps(header).encode()
-    return struct.pack(">II", len(data), len(body)) + data + body
-"""
 
 
 @pytest.mark.parametrize(
@@ -37,19 +24,18 @@ def frame(header, body=b""):
         "control.sendall(frame({'type': 'result', 'id': 999, 'status': 'ok', 'error': None}))",
         "control.sendall(frame({'type': 'result', 'id': True, 'status': 'ok', 'error': None}))",
         "control.sendall(frame({'type': 'unheard-of', 'id': 1}))",
-        "control.sendall(frame({'type': 'result', 'id': 1, 'status': 'great', 'error': None}))",
-        "control.sendall(frame({'type': 'result', 'id': 1, 'status': 'error', 'error': {'name': 5}}))",
-        "control.sendall(frame({'type': 'display', 'id': 1, 'representations': 'many'}))",
-        "control.sendall(frame({'type': 'display', 'id': 1, 'representations': [{'media_type': 'a', 'length': -5}]}))",
-        "control.sendall(frame({'type': 'display', 'id': 1, 'representations': [{'media_type': 'a', 'length': 1e9}]}))",
-        "control.sendall(frame({'type': 'display', 'id': 1, 'representations': []}, b'body'))",
+        "control.sendall(frame({'type': 'result', 'id': request, 'status': 'great', 'error': None}))",
+        "control.sendall(frame({'type': 'result', 'id': request, 'status': 'error', 'error': {'name': 5}}))",
+        "control.sendall(shown('many'))",
+        "control.sendall(shown([{'media_type': 'a', 'length': -5}]))",
+        "control.sendall(shown([{'media_type': 'a', 'length': 1e9}]))",
+        "control.sendall(shown([], b'body'))",
         "control.shutdown(socket.SHUT_RDWR)",
     ],
 )
 async def test_a_guest_that_breaks_the_protocol_ends_only_itself(driver: LocalSandbox, attack: str) -> None:
     async with opened(driver) as neighbour, opened(driver) as session:
         await run(neighbour, "x = 1")
-        # The first request has the number 1.
         cell = await run(session, f"{SOCKET}\n{attack}\nimport time; time.sleep(20)", timeout_seconds=10)
         assert (cell.status, cell.result.state_lost) == (ExecutionStatus.SESSION_LOST, True)
         assert cell.result.wall_seconds < 5
@@ -58,7 +44,7 @@ async def test_a_guest_that_breaks_the_protocol_ends_only_itself(driver: LocalSa
 
 
 async def test_a_forged_result_ends_its_own_request_alone(session: SandboxSession) -> None:
-    forged = "control.sendall(frame({'type': 'result', 'id': 1, 'status': 'ok', 'error': None}))"
+    forged = "control.sendall(frame({'type': 'result', 'id': request, 'status': 'ok', 'error': None}))"
     cell = await run(session, f"{SOCKET}\n{forged}\nimport time; time.sleep(1)")
     assert cell.status is ExecutionStatus.OK
     # The true result comes while nothing or something else is asked for, which no interpreter does.

@@ -1,12 +1,13 @@
 """Attacks on what a session may use: each is stopped at its limit, says so, and harms no neighbour."""
 
 import asyncio
+import time
 
 import pytest
 
 from afarensis_server.sandbox.driver import Display, ExecutionStatus, SandboxSession
 from afarensis_server.sandbox.local import LocalSandbox
-from tests.support.sandbox import LIMITS, MIB, opened, run
+from tests.support.sandbox import LIMITS, MIB, SOCKET, opened, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -43,6 +44,15 @@ count
     assert cell.value is not None
     assert int(cell.value) < LIMITS.processes
     assert (await run(session, "1 + 1")).value == "2"
+
+
+async def test_too_many_processes_are_named_as_the_limit(driver: LocalSandbox) -> None:
+    if not any(layer.name == "cgroup pids" and layer.active for layer in await driver.layers()):
+        pytest.skip("the host gives no control groups, and a process's own limit does not tell what it refused")
+    async with opened(driver) as session:
+        code = "import os, time\nwhile True:\n    if os.fork() == 0: time.sleep(60)"
+        cell = await run(session, code)
+        assert (cell.error, cell.exceeded) == ("BlockingIOError", {"processes"})
 
 
 async def test_a_fork_bomb_of_forks_ends_with_the_session(driver: LocalSandbox) -> None:
@@ -159,3 +169,40 @@ sum(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9 for pid in children)
         cell = await run(session, code, timeout_seconds=60)
         assert "memory_bytes" in cell.exceeded
         assert cell.result.peak_memory_bytes <= 256 * MIB
+
+
+async def test_displays_of_nothing_are_cut_too(session: SandboxSession) -> None:
+    empty = """
+frames = shown([{"media_type": "a", "length": 0, "text": True}]) * 100
+for _ in range(200): control.sendall(frames)
+"""
+    cell = await run(session, SOCKET + empty)
+    displays = [event for event in cell.events if isinstance(event, Display)]
+    assert len(displays) == LIMITS.display_bytes // 4096
+    (limit,) = cell.result.exceeded_limits
+    assert (limit.name, limit.limit, limit.used) == ("display_bytes", MIB, 20_000 * 4096)
+
+
+async def test_bytes_that_change_streams_are_not_an_event_each(session: SandboxSession) -> None:
+    code = "import sys\nfor i in range(5000): print(i); print(-i, file=sys.stderr)"
+    cell = await run(session, code, timeout_seconds=60)
+    assert len(cell.events) < 4000
+    # Each stream is whole, and in order.
+    assert cell.stdout == "".join(f"{i}\n" for i in range(5000))
+    assert cell.stderr == "".join(f"{-i}\n" for i in range(5000))
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        "while True: os.write(1, b'x')",
+        "while True: os.write(1, b'x'); os.write(2, b'x')",
+        "f = shown([{'media_type': 'a', 'length': 0}]) * 100\nwhile True: control.sendall(f)",
+    ],
+    ids=["one stream", "both streams", "displays"],
+)
+async def test_a_flood_of_crumbs_takes_little_of_the_server(session: SandboxSession, flood: str) -> None:
+    began = time.thread_time()
+    cell = await run(session, f"{SOCKET}\n{flood}", timeout_seconds=3)
+    assert cell.status is ExecutionStatus.TIMEOUT
+    assert time.thread_time() - began < 1.8

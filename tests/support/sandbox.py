@@ -35,6 +35,24 @@ LIMITS = SessionLimits(
     display_bytes=MIB,
 )
 
+#: Finds the control socket and the number of the request that runs, as hostile code would.
+SOCKET = """
+import os, socket, stat, json, struct, sys
+def is_socket(fd):
+    try: return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError: return False
+fd = next(fd for fd in range(3, 256) if is_socket(fd))
+control = socket.socket(fileno=os.dup(fd))
+def frame(header, body=b""):
+    data = json.dumps(header).encode()
+    return struct.pack(">II", len(data), len(body)) + data + body
+caller = sys._getframe()
+while "request" not in caller.f_locals: caller = caller.f_back
+request = caller.f_locals["request"]
+def shown(forms, body=b""):
+    return frame({"type": "display", "id": request, "representations": forms}, body)
+"""
+
 
 def guest_python() -> Path:
     """The Python with the packages that code may import."""

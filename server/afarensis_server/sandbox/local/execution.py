@@ -13,11 +13,14 @@ from ..guest.frames import FrameError, encode
 from .frames import ResultFrame, parse_display, parse_result
 from .interpreter import Ending, Interpreter, unread_bytes
 from .outputs import Outputs
+from .pace import Pace
 from .readiness import wait_readable
 
 _READ_SIZE = 64 * 1024
 #: Seconds that a guest gets to take up a request: an interrupt before it has would be lost.
 _SETTLE_SECONDS = 0.05
+#: Bytes of ``display_bytes`` that a display takes beside its own: each is an event, however little it holds.
+_DISPLAY_BYTES = 4 * 1024
 
 
 class Stop(StrEnum):
@@ -49,9 +52,11 @@ class Execution:
         self._grace_seconds = grace_seconds
         self._loop = asyncio.get_running_loop()
         self._outputs = Outputs(limits.output_bytes)
+        self._pace = Pace()
         self._display_left = limits.display_bytes
-        #: Bytes of displays that were left out.
+        #: Bytes of displays that were left out, and what they would have taken of the limit.
         self.dropped_display_bytes = 0
+        self.refused_display_bytes = 0
         self._control = interpreter.control.fileno()
         self._streams = {interpreter.stdout: OutputStream.STDOUT, interpreter.stderr: OutputStream.STDERR}
         self._open = {*self._streams, self._control, interpreter.pidfd}
@@ -100,8 +105,10 @@ class Execution:
 
     async def advance(self) -> list[ExecutionEvent]:
         """Wait for something to happen, and say what it shows."""
+        await self._pace.keep()
         ready = await wait_readable(self._open, self._outputs.due_in(time.monotonic()))
-        events = list(self._read(ready))
+        with self._pace.measured():
+            events = list(self._read(ready))
         ended = self._interpreter.pidfd in ready
         if ended and self.result is None:
             self.ending = await self._interpreter.ended()
@@ -153,6 +160,7 @@ class Execution:
             return
         if not data:
             self._open.discard(descriptor)  # closed by the code, and by all it started
+        self._pace.count(len(data))
         yield from self._outputs.feed(stream, data, time.monotonic())
 
     def _read_rest(self) -> Iterator[ExecutionEvent]:
@@ -176,6 +184,7 @@ class Execution:
             return
         try:
             for header, body in self._interpreter.frames.feed(data):
+                self._pace.count(0)
                 yield from self._read_rest()
                 yield from self._take(header, body)
         except FrameError as error:
@@ -189,11 +198,13 @@ class Execution:
         if type(number) is not int or number != self._number or self.result is not None:
             raise FrameError("a frame that belongs to no request")
         if header["type"] == "display":
-            display = parse_display(header, body)
-            if (size := len(body)) > self._display_left:
-                self.dropped_display_bytes += size
+            cost = _DISPLAY_BYTES + len(body)
+            if cost > self._display_left:
+                self.dropped_display_bytes += len(body)
+                self.refused_display_bytes += cost
                 return
-            self._display_left -= size
+            display = parse_display(header, body)
+            self._display_left -= cost
             yield from self._outputs.flush(time.monotonic())
             yield display
         elif header["type"] == "result":

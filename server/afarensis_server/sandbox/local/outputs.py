@@ -9,6 +9,9 @@ from ..driver import Output, OutputStream
 MAX_TEXT = 32 * 1024
 #: Seconds that text may wait for more to come. The first after a quiet time does not wait at all.
 COALESCE_SECONDS = 0.025
+#: Changes from one stream to the other that are shown as they happened. After that many, each stream's text waits for
+#: its time by itself: else every byte could be an event of its own.
+MAX_TURNS = 2_000
 
 
 class Outputs:
@@ -19,7 +22,8 @@ class Outputs:
         self._dropped = dict.fromkeys(OutputStream, 0)
         self._decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in OutputStream}
         self._stream = OutputStream.STDOUT
-        self._text: list[str] = []
+        self._turns = 0
+        self._texts: dict[OutputStream, list[str]] = {}
         self._size = 0
         self._flushed_at = float("-inf")
 
@@ -29,12 +33,14 @@ class Outputs:
 
     def due_in(self, now: float) -> float | None:
         """Seconds until what was gathered must be shown; None when there is nothing."""
-        return max(0.0, self._flushed_at + COALESCE_SECONDS - now) if self._text else None
+        return max(0.0, self._flushed_at + COALESCE_SECONDS - now) if self._texts else None
 
     def feed(self, stream: OutputStream, data: bytes, now: float) -> Iterator[Output]:
         """Take what was read; yields what is ready to be shown."""
         if stream is not self._stream:
-            yield from self.flush(now)
+            self._turns += 1
+            if self._turns <= MAX_TURNS:
+                yield from self.flush(now)
             self._stream = stream
         if len(data) > self._left:
             self._dropped[stream] += len(data) - self._left
@@ -47,18 +53,19 @@ class Outputs:
             if self._size + size > MAX_TEXT:
                 yield from self.flush(now)
             if text:
-                self._text.append(text)
+                self._texts.setdefault(stream, []).append(text)
                 self._size += size
-        if self._text and self.due_in(now) == 0.0:
+        if self.due_in(now) == 0.0:
             yield from self.flush(now)
 
     def flush(self, now: float) -> Iterator[Output]:
         """Show what was gathered."""
-        if self._text:
-            yield Output(stream=self._stream, text="".join(self._text))
-            self._text.clear()
+        if self._texts:
+            texts, self._texts = self._texts, {}
             self._size = 0
             self._flushed_at = now
+            for stream, text in texts.items():
+                yield Output(stream=stream, text="".join(text))
 
     def finish(self, now: float) -> Iterator[Output]:
         """Show all that is left, with cut-off characters as U+FFFD, and say what was left out."""

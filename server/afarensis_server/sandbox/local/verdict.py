@@ -118,12 +118,12 @@ class Verdict:
             found.append(ExceededLimit("disk_bytes", limits.disk_bytes))
         if spent.disk.f_ffree == 0:
             found.append(ExceededLimit("disk_inodes", limits.disk_inodes))
-        for name, limit, dropped in (
+        for name, limit, refused in (
             ("output_bytes", limits.output_bytes, execution.dropped_output_bytes),
-            ("display_bytes", limits.display_bytes, execution.dropped_display_bytes),
+            ("display_bytes", limits.display_bytes, execution.refused_display_bytes),
         ):
-            if dropped:
-                found.append(ExceededLimit(name, limit, limit + dropped))
+            if refused:
+                found.append(ExceededLimit(name, limit, limit + refused))
         return tuple(found)
 
 
