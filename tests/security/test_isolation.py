@@ -96,7 +96,8 @@ async def test_signals_reach_nobody_else(session: SandboxSession, neighbour: San
     code = """
 import os, signal
 reached = []
-for pid in [*range(2, 2000), -1]:
+own_threads = {int(name) for name in os.listdir("/proc/self/task")}
+for pid in [*({*range(2, 2000)} - own_threads), -1]:
     try:
         os.kill(pid, signal.SIGKILL); reached.append(pid)
     except ProcessLookupError:
@@ -209,6 +210,12 @@ sorted(set(kinds)), kinds.count("socket")
         ("open_tree", 428, (0, 0, 0), "ENOSYS"),
         ("move_mount", 429, (0,), "ENOSYS"),
         ("mount_setattr", 442, (0,), "ENOSYS"),
+        ("inotify_init", 253, (), "ENOSYS"),
+        ("inotify_init1", 294, (0,), "ENOSYS"),
+        ("io_setup", 206, (1, 0), "ENOSYS"),
+        ("cachestat", 451, (0, 0, 0, 0), "ENOSYS"),
+        ("a pidfd of the server", 55, (3, 1, 77, 0, 0), "ENOPROTOOPT"),
+        ("pidfds with the server's messages", 54, (3, 1, 76, 0, 0), "ENOPROTOOPT"),
         ("a call that does not exist", 900, (0,), "ENOSYS"),
     ],
 )
@@ -217,6 +224,25 @@ async def test_dangerous_system_calls_are_refused(
 ) -> None:
     cell = await run(session, f"{SYSCALL}\ncall({number}, *{arguments})")
     assert cell.value == repr(answer), name
+
+
+async def test_a_crash_starts_no_handler_of_the_host(session: SandboxSession) -> None:
+    code = """
+import resource
+def lower():
+    try: resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except ValueError: return "refused"
+lower(), resource.getrlimit(resource.RLIMIT_CORE)
+"""
+    # Only 1 keeps a program that the host has for core files from being started; 0 does not.
+    assert (await run(session, code)).value == "('refused', (1, 1))"
+    code = "resource.prlimit(0, resource.RLIMIT_NOFILE, (100, 100)), resource.prlimit(0, resource.RLIMIT_CORE)"
+    assert (await run(session, code)).value == "((256, 256), (1, 1))"
+
+
+async def test_a_session_does_not_make_the_host_write_out_its_files(session: SandboxSession) -> None:
+    code = "import os\nos.sync(), os.fsync(os.open('/mnt/data/x', os.O_CREAT | os.O_RDWR))"
+    assert (await run(session, code)).value == "(None, None)"
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are those of x86-64")

@@ -68,6 +68,11 @@ class Cgroup:
         """Whether the group binds the session's memory as a whole."""
         return "memory" in self._directories
 
+    @property
+    def limits_processes(self) -> bool:
+        """Whether the group binds the number of the session's processes and threads."""
+        return "pids" in self._directories
+
     def usage(self) -> Usage:
         """Read the counters."""
         if self._version == 2:

@@ -12,11 +12,16 @@ from dataclasses import dataclass
 
 from ..driver import SandboxUnavailable, SessionLimits
 from ..guest.frames import FrameBuffer
+from .cgroups import Cgroup
 from .frames import MAX_BODY, MAX_HEADER
 from .readiness import wait_readable
 
 #: Seconds to wait for the zygote's word on how a process ended, once it has.
 _REPORT_SECONDS = 5.0
+#: How far the limits of a process lie above those of its control group, where it has one. The group's are to be met
+#: first, since it tells what it refused. The limit of memory turns a single huge request into a MemoryError, which
+#: keeps the state.
+_GROUPED_FACTOR = 2
 #: Bytes to look for the first frame in.
 _READY_SIZE = 4096
 
@@ -92,11 +97,12 @@ class Interpreter:
         except OSError:
             return self._ended.result().cpu_seconds if self._ended.done() else 0.0
 
-    def activate(self, limits: SessionLimits, process_bytes: int, tree: int) -> None:
-        """Wake it from the pool: its limits, and the mount of its files."""
+    def activate(self, limits: SessionLimits, cgroup: Cgroup, tree: int) -> None:
+        """Wake it from the pool: its limits, what of them its group already sees to, and the mount of its files."""
         message = {
-            "process_bytes": process_bytes,
-            "processes": limits.processes,
+            "process_bytes": limits.memory_bytes * (_GROUPED_FACTOR if cgroup.limits_memory else 1),
+            "memory_is_counted": cgroup.limits_memory,
+            "processes": limits.processes * (_GROUPED_FACTOR if cgroup.limits_processes else 1),
             "open_files": limits.open_files,
             "disk_bytes": limits.disk_bytes,
             "disk_inodes": limits.disk_inodes,

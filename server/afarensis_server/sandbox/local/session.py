@@ -26,9 +26,6 @@ from .settings import LocalSandboxSettings
 from .verdict import Spent, Verdict, closed
 
 _CHUNK = 256 * 1024
-#: Without a group for all of a session's memory, the limit of each process is all there is. With one, that limit only
-#: has to turn a single huge request into a MemoryError, which keeps the state.
-_ADDRESS_SPACE_FACTOR = 2
 
 
 class LocalSession:
@@ -212,10 +209,8 @@ class LocalSession:
             raise SandboxUnavailable("the session is closed")
 
     async def _wake(self, interpreter: Interpreter, tree: int) -> None:
-        limits = self._spec.limits
-        factor = _ADDRESS_SPACE_FACTOR if self._seat.cgroup.limits_memory else 1
         try:
-            interpreter.activate(limits, factor * limits.memory_bytes, tree)
+            interpreter.activate(self._spec.limits, self._seat.cgroup, tree)
         finally:
             os.close(tree)
         await interpreter.wait_ready(self._settings.start_seconds)

@@ -76,8 +76,9 @@ class Birth:
             # Capabilities and filters are a thread's own: another one would keep the rights that this one gives up.
             raise RuntimeError(f"{threads} threads run, where one must be confined")
         privileges.drop_capabilities()
-        if seccomp.PROGRAM:  # else the server's probe says that it is missing
-            syscalls.install_filter(seccomp.PROGRAM)
+        program = seccomp.PROGRAMS[activation["memory_is_counted"]]
+        if program:  # else the server's probe says that it is missing
+            syscalls.install_filter(program)
 
 
 def _place(control: int, stdout: int, stderr: int) -> None:

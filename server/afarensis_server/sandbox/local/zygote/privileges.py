@@ -70,7 +70,8 @@ def limit_resources(*, memory_bytes: int, processes: int, open_files: int, file_
     ``memory_bytes`` is what the process may have beyond what it inherited from the zygote.
     """
     limits = {
-        resource.RLIMIT_CORE: 0,
+        # Not 0: a host that pipes core files into a program would start that for a crash in here, with root's rights.
+        resource.RLIMIT_CORE: 1,
         resource.RLIMIT_DATA: _inherited_bytes() + memory_bytes,
         resource.RLIMIT_FSIZE: file_bytes,
         resource.RLIMIT_MEMLOCK: 64 * 1024,
