@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 from .. import ids
 from ..domain.assistants import Assistant
@@ -19,6 +19,8 @@ from ..validation import (
     check_sampling,
     check_tools,
 )
+
+T = TypeVar("T")
 
 
 class RunFields(TypedDict, total=False):
@@ -145,10 +147,11 @@ def build_run(
         tool_choice=fields.get("tool_choice", ToolChoice()),
         parallel_tool_calls=fields.get("parallel_tool_calls", True),
         response_format=fields.get("response_format") or assistant.response_format,
-        reasoning_effort=fields.get("reasoning_effort") or assistant.reasoning_effort,
+        # Present and empty: the provider's own default, whatever the assistant says.
+        reasoning_effort=_first(fields.get("reasoning_effort"), assistant.reasoning_effort) or None,
         expire_time=moment + timedelta(seconds=ttl),
     )
 
 
-def _first(given: float | None, default: float | None) -> float | None:
+def _first(given: T | None, default: T | None) -> T | None:
     return default if given is None else given

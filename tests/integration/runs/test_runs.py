@@ -27,6 +27,7 @@ from afarensis_server.errors import (
     ThreadLocked,
     ToolOutputsMismatch,
 )
+from afarensis_server.runs.fields import RunFields
 from afarensis_server.runs.service import ToolOutput
 from afarensis_server.store.pages import PageRequest
 from tests.support.scripted_model import Cut, Turn, Wait, call, calls, error, text
@@ -282,6 +283,18 @@ async def test_instructions_are_overridden_then_appended_to(house: Build) -> Non
     run = await built.run(instructions="Be brief.", additional_instructions="Be kind.")
     await built.settled(run)
     assert built.endpoint.requests[0].body["messages"][0] == {"role": "system", "content": "Be brief.\n\nBe kind."}
+
+
+@pytest.mark.parametrize(("given", "asked"), [(None, "high"), ("low", "low"), ("", None)])
+async def test_an_empty_reasoning_effort_is_the_providers_own(
+    house: Build, given: str | None, asked: str | None
+) -> None:
+    built = await house([text("Hi")])
+    thread = await built.thread()
+    assistant = await built.assistants.create(PROJECT, {"model": "scripted", "reasoning_effort": "high"})
+    fields: RunFields = {"assistant_id": assistant.id, "reasoning_effort": given}
+    await built.settled(await built.runs.create(PROJECT, thread.id, fields))
+    assert built.endpoint.requests[0].body.get("reasoning_effort") == asked
 
 
 async def test_the_same_request_id_creates_one_run(house: Build) -> None:

@@ -642,7 +642,7 @@ class ToolOutput(_message.Message):
     tool_call_id: _builtins.str
     """The id of the call. Required."""
     output: _builtins.str
-    """What the function returned, for the model to read. At most 512 KiB. May be empty."""
+    """What the function returned, for the model to read. At most 512,000 characters. May be empty."""
     def __init__(
         self,
         *,
