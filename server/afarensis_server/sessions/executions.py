@@ -392,7 +392,7 @@ def _failure(error: Exception, execution: Execution) -> ExecutionResult:
 
 
 def _explained(result: ExecutionResult, reason: str) -> ExecutionResult:
-    """The result of interrupted code, with the reason where the code itself says none."""
-    if not reason or result.status is not ExecutionStatus.INTERRUPTED or result.error is None or result.error.value:
+    """The result of interrupted code, with the reason before its own words."""
+    if not reason or result.status is not ExecutionStatus.INTERRUPTED or result.error is None:
         return result
-    return replace(result, error=replace(result.error, value=reason))
+    return replace(result, error=replace(result.error, value=f"{reason} {result.error.value}".strip()))

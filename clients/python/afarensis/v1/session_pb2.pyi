@@ -106,7 +106,9 @@ class Session(_message.Message):
     status: Global___SessionStatus.ValueType
     """Whether it can be used."""
     active_execution_id: _builtins.str
-    """The execution that runs now. Empty: none does."""
+    """The execution that runs now: one of Execute or ExecuteAndWait, or one of a run, as its steps name it. Empty: none
+    does.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -279,7 +281,10 @@ class Execution(_message.Message):
 
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[_execution_pb2.CodeInterpreterOutput]:
-        """What it printed, showed and wrote so far, in order."""
+        """What it printed, showed and wrote so far, in order. Where all of it would be more than 3 MiB, representations that
+        have a file come without their content, then the middle of the text is left out and counted in `dropped_bytes`; the
+        events have all of it.
+        """
 
     @_builtins.property
     def result(self) -> _execution_pb2.ExecutionResult:

@@ -228,6 +228,9 @@ class SessionServiceServicer(object):
     def GetExecution(self, request, context):
         """GetExecution returns one execution with its outputs, whether it has ended or not.
 
+        Executions are those of Execute and ExecuteAndWait. What the code of a run did is in the steps of the run, and in
+        its events; it has no execution here, nor in the calls below.
+
         Repeatable.
 
         Errors:

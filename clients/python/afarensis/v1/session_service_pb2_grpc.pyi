@@ -126,6 +126,9 @@ class SessionServiceStub:
     GetExecution: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetExecutionRequest, _session_service_pb2.GetExecutionResponse]
     """GetExecution returns one execution with its outputs, whether it has ended or not.
 
+    Executions are those of Execute and ExecuteAndWait. What the code of a run did is in the steps of the run, and in
+    its events; it has no execution here, nor in the calls below.
+
     Repeatable.
 
     Errors:
@@ -292,6 +295,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetExecutionRequest, _session_service_pb2.GetExecutionResponse]  # type: ignore[assignment]
     """GetExecution returns one execution with its outputs, whether it has ended or not.
+
+    Executions are those of Execute and ExecuteAndWait. What the code of a run did is in the steps of the run, and in
+    its events; it has no execution here, nor in the calls below.
 
     Repeatable.
 
@@ -504,6 +510,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.GetExecutionResponse, _abc.Awaitable[_session_service_pb2.GetExecutionResponse]]:
         """GetExecution returns one execution with its outputs, whether it has ended or not.
+
+        Executions are those of Execute and ExecuteAndWait. What the code of a run did is in the steps of the run, and in
+        its events; it has no execution here, nor in the calls below.
 
         Repeatable.
 

@@ -23,6 +23,9 @@ from ...sessions.executions import ExecutionState
 from .files import file_message
 from .values import duration_message, enum_numbers, timestamp_message
 
+#: What cutting adds to a message, and more.
+_ROOM_BYTES = 100
+
 _STREAMS = enum_numbers(pb.OutputStream, "OUTPUT_STREAM_", OutputStream)
 _CHANGES = enum_numbers(pb.FileChange, "FILE_CHANGE_", FileChangeKind)
 _STATUSES = enum_numbers(pb.ExecutionStatus, "EXECUTION_STATUS_", ExecutionStatus)
@@ -109,7 +112,7 @@ def execution_message(state: ExecutionState, most_bytes: int) -> pb.Execution:
     room = most_bytes - message.ByteSize()
     if room < 0:
         texts = sum(len(item.text.encode()) for item in state.outputs if isinstance(item, OutputItem))
-        kept = _cut_middle(map(_without_inline_files, state.outputs), max(texts + room, 0))
+        kept = _cut_middle(map(_without_inline_files, state.outputs), max(texts + room - _ROOM_BYTES, 0))
         message = _execution_message(state, kept)
     return message
 
@@ -135,21 +138,23 @@ def _without_inline_files(item: ExecutionItem) -> ExecutionItem:
 
 
 def _cut_middle(items: Iterable[ExecutionItem], most_bytes: int) -> Iterator[ExecutionItem]:
-    """The items with no more text than this: its beginning and its end. What is left out between them is counted."""
+    """The items with no more text than this: its beginning and its end. What is left out is counted behind it."""
     items = list(items)
     sizes = [len(item.text.encode()) if isinstance(item, OutputItem) else 0 for item in items]
-    total, half = sum(sizes), most_bytes // 2
-    first, last, position = half, total - half, 0
+    first, last = most_bytes // 2, sum(sizes) - most_bytes // 2
+    position = left_out = 0
     for item, size in zip(items, sizes, strict=True):
         begin, end = position, position + size
         position = end
-        if not isinstance(item, OutputItem) or end <= first or begin >= last:
+        if not isinstance(item, OutputItem) or end <= first:
             yield item
             continue
         raw = item.text.encode()
         if begin < first:
             yield replace(item, text=raw[: first - begin].decode(errors="ignore"))
-        left_out = min(end, last) - max(begin, first)
-        rest = raw[last - begin :].decode(errors="ignore") if end > last else ""
-        dropped = left_out if begin < first else left_out + item.dropped_bytes
-        yield replace(item, text=rest, dropped_bytes=dropped)
+        else:
+            left_out += item.dropped_bytes
+        left_out += max(min(end, last) - max(begin, first), 0)
+        if end > last:
+            yield replace(item, text=raw[max(last - begin, 0) :].decode(errors="ignore"), dropped_bytes=left_out)
+            left_out = 0
