@@ -60,6 +60,7 @@ os.mkfifo("fifo")
 import socket; s = socket.socket(socket.AF_UNIX); s.bind("socket")
 open("good.txt", "w").write("x"); os.link("good.txt", "hard.txt")
 for name in (b"bad\xff", b"new\nline", b"tab\t", "line\u2028separator".encode()): open(name, "w").close()
+for name in ("\u202egpj.exe", "a\u2066b", "..\\..\\windows"): open(name, "w").close()
 os.makedirs("a" * 200 + "/" + "b" * 200 + "/" + "c" * 200 + "/" + "d" * 200 + "/" + "e" * 200)
 open("/mnt/data/" + "/".join(letter * 200 for letter in "abcde") + "/" + "f" * 200, "w").close()
 """
@@ -106,6 +107,32 @@ os.mkdir("closed", 0); open("closed.txt", "w").close(); os.chmod("closed.txt", 0
 """
     cell = await run(session, code)
     assert cell.changes["open.txt"] == "created"
+
+
+@pytest.mark.parametrize("mode", [0, 0o400])
+async def test_closing_the_directory_deletes_nothing(session: SandboxSession, mode: int) -> None:
+    await run(
+        session, "import os\nos.makedirs('d/e'); open('a.txt', 'w').write('1'); open('d/e/b.txt', 'w').write('2')"
+    )
+    for place in ("/mnt/data", "/mnt/data/d"):
+        cell = await run(session, f"os.chmod({place!r}, {mode})")
+        assert (cell.status, cell.changes) == (ExecutionStatus.OK, {})
+        cell = await run(session, f"os.chmod({place!r}, 0o755)")
+        assert (cell.status, cell.changes) == (ExecutionStatus.OK, {})
+
+
+async def test_a_file_under_a_lease_is_told_again(session: SandboxSession) -> None:
+    lease = """
+import fcntl, os
+fd = os.open('leased', os.O_RDWR | os.O_CREAT); os.write(fd, b'abc'); fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+"""
+    cell = await run(session, lease)
+    assert cell.changes == {"leased": "created"}
+    with pytest.raises(OSError):  # noqa: PT011 - the protocol's word
+        await read(session, "leased")
+    assert (await run(session, "fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)")).changes == {"leased": "modified"}
+    assert await read(session, "leased") == b"abc"
+    assert (await run(session, "1")).changes == {}
 
 
 async def test_devices_cannot_be_made(session: SandboxSession) -> None:

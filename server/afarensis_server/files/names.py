@@ -5,7 +5,7 @@ import unicodedata
 
 from ..validation import Reason, Violations, echo
 
-_NAME_BYTES = 255
+NAME_BYTES = 255
 _FORBIDDEN = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MEDIA_TYPE_CHARACTERS = 255
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: ?; ?[ -~]+)?")
@@ -101,11 +101,11 @@ def check_filename(violations: Violations, field: str, filename: str) -> None:
         violations.add(field, Reason.INVALID_CHARACTER, description)
     elif filename in {".", ".."}:
         violations.add(field, Reason.INVALID_FORMAT, f"Invalid '{path}': '{filename}' is not the name of a file.")
-    elif (size := len(filename.encode())) > _NAME_BYTES:
+    elif (size := len(filename.encode())) > NAME_BYTES:
         violations.add(
             field,
             Reason.STRING_TOO_LONG,
-            f"Invalid '{path}': file name too long. Expected a name of at most {_NAME_BYTES} bytes in UTF-8, "
+            f"Invalid '{path}': file name too long. Expected a name of at most {NAME_BYTES} bytes in UTF-8, "
             f"but got one of {size} bytes instead.",
         )
 
@@ -126,9 +126,9 @@ def output_filename(path: str) -> str:
     name = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", path.rpartition("/")[2]))
     if name in {"", ".", ".."}:
         return "file"
-    if len(name.encode()) <= _NAME_BYTES:
+    if len(name.encode()) <= NAME_BYTES:
         return name
     stem, dot, suffix = name.rpartition(".")
     ending = f"{dot}{suffix}".encode() if stem and len(suffix) <= 16 else b""
-    start = name.encode()[: _NAME_BYTES - len(ending)]
+    start = name.encode()[: NAME_BYTES - len(ending)]
     return (start + ending).decode(errors="ignore")

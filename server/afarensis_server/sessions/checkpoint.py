@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from ..domain.executions import FileItem
+from ..domain.executions import FileChangeKind, FileItem
 from ..domain.files import File
 from ..domain.sessions import KeptFile
 from ..sandbox.driver import DATA_DIRECTORY
@@ -57,9 +57,14 @@ def lay_out(connection: Connection, project: str, thread_id: str | None, inputs:
 
 
 def after(changes: Iterable[FileItem], inputs: dict[str, str]) -> list[KeptFile]:
-    """What to note after an execution that left these changes."""
+    """What to note after an execution that left these changes.
+
+    A file that could not be kept stays noted as it was before: an older content rather than none.
+    """
     noted = {}
     for change in changes:
+        if change.file is None and change.change is not FileChangeKind.DELETED:
+            continue
         path = change.path.removeprefix(f"{DATA_DIRECTORY}/")
         file_id = None if change.file is None else change.file.id
         noted[path] = KeptFile(path, file_id, inputs.get(path))

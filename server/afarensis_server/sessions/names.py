@@ -4,6 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from ..domain.files import File
+from ..files.names import NAME_BYTES
+
+#: Characters of a suffix that is kept; what follows the last dot of a longer one is no file type.
+_SUFFIX = 32
 
 
 def assign_names(files: Iterable[File], taken: Mapping[str, str]) -> dict[str, str]:
@@ -26,8 +30,15 @@ def assign_names(files: Iterable[File], taken: Mapping[str, str]) -> dict[str, s
 def _free_name(filename: str, in_use: Mapping[str, str]) -> str:
     if filename not in in_use:
         return filename
-    path = PurePosixPath(filename)
     number = 2
-    while (name := f"{path.stem} ({number}){path.suffix}") in in_use:
+    while (name := _numbered(filename, f" ({number})")) in in_use:
         number += 1
     return name
+
+
+def _numbered(filename: str, number: str) -> str:
+    """The name with a number before its suffix, cut where the whole would be too long."""
+    path = PurePosixPath(filename)
+    stem, suffix = (path.stem, path.suffix) if len(path.suffix) <= _SUFFIX else (filename, "")
+    room = NAME_BYTES - len(f"{number}{suffix}".encode())
+    return f"{stem.encode()[:room].decode(errors='ignore')}{number}{suffix}"

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from afarensis_server.sandbox.driver import InputFile, SandboxDriver, SandboxSession
-from tests.support.sandbox import MIB, opened, read, run
+from afarensis_server.sandbox.driver import InputFile, SandboxDriver, SandboxSession, SessionSpec
+from tests.support.sandbox import LIMITS, MIB, opened, read, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 Make = Callable[..., InputFile]
@@ -167,3 +167,32 @@ async def test_names_of_any_script_and_length_work(driver: SandboxDriver, input_
             session, "import os\nsorted(n for n in os.listdir() if not n.startswith('file-')), len(open('-rf').read())"
         )
     assert cell.value == str((sorted(names), 8))
+
+
+async def test_inputs_in_directories_are_told_when_they_go(driver: SandboxDriver, input_file: Make) -> None:
+    one, two = input_file("d/e/one.txt"), input_file("f/two.txt", file_id="file-2")
+    async with opened(driver, one, two) as session:
+        assert (await run(session, "import os, shutil\nopen('d/new', 'w').close()")).changes == {"d/new": "created"}
+        assert (await run(session, "open('d/e/one.txt', 'a').write('x')")).changes == {"d/e/one.txt": "modified"}
+        assert (await run(session, "os.remove('d/e/one.txt')")).changes == {"d/e/one.txt": "deleted"}
+        assert (await run(session, "shutil.rmtree('f'); os.mkdir('f')")).changes == {"f/two.txt": "deleted"}
+        assert (await run(session, "1")).changes == {}
+
+
+async def test_a_name_and_the_name_that_a_helper_file_might_have_live_together(
+    driver: SandboxDriver, input_file: Make
+) -> None:
+    files = [input_file("a.txt.new", b"1", "file-1"), input_file("a.txt", b"2", "file-2")]
+    async with opened(driver, *files) as session:
+        assert (await run(session, "open('a.txt.new').read() + open('a.txt').read()")).value == "'12'"
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "é" * 127, "d" * 255 + "/" + "n" * 252])
+async def test_names_may_be_as_long_as_linux_lets_them(driver: SandboxDriver, input_file: Make, name: str) -> None:
+    async with opened(driver, input_file(name)) as session:
+        assert (await run(session, f"open({name!r}).read()")).value == "'a,b\\n1,2\\n'"
+
+
+async def test_a_longer_name_is_refused_in_words(driver: SandboxDriver, input_file: Make) -> None:
+    with pytest.raises(ValueError, match="cannot be the name of a file"):
+        await driver.open(SessionSpec("sess_test", LIMITS, (input_file("n" * 256),)))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from afarensis_server.sessions.outputs import OutputLimits
 from afarensis_server.store.database import Database
 from tests.support.house import PROJECT, build
 
@@ -90,3 +91,22 @@ async def test_sessions_that_stand_alone_start_empty(database: Database, tmp_pat
             live = await house.sessions.live(PROJECT, row.id)
             assert (await house.run(live, LIST))[0] == "[]\n"
             await house.run(live, "open('a', 'w').write('1')")
+
+
+async def test_a_file_that_could_not_be_kept_again_is_there_as_it_was_kept(database: Database, tmp_path: Path) -> None:
+    async with build(database, tmp_path, OutputLimits(files=1)) as house:
+        first = await house.sessions.for_thread(PROJECT, await house.thread(), [])
+        await house.run(first, "open('b', 'w').write('old')")
+        _, changes, _ = await house.run(first, "open('a', 'w').write('1'); open('b', 'w').write('new')")
+        assert [change.file is not None for change in changes] == [True, False]
+        second = await house.next_session(first)
+        assert (await house.run(second, "print(open('a').read(), open('b').read())"))[0] == "1 old\n"
+
+
+async def test_the_longest_names_are_numbered_too(database: Database, tmp_path: Path) -> None:
+    name = "é" * 125 + ".csv"
+    async with build(database, tmp_path) as house:
+        one, two = [await house.upload(name, content) for content in (b"one", b"two")]
+        live = await house.sessions.for_thread(PROJECT, await house.thread(), [one.id, two.id])
+        printed, _, _ = await house.run(live, f"print(open({'é' * 123 + ' (2).csv'!r}).read())")
+        assert printed == "two\n"

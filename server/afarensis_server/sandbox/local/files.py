@@ -8,7 +8,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..driver import DataFile, FileChange, FileChangeKind
 from .zygote import syscalls
@@ -21,6 +21,8 @@ _INSIDE = (
 #: Bytes from which a file with less than a fraction of them on the disk is refused.
 _SPARSE_FROM = 1024 * 1024
 _SPARSE_FRACTION = 4
+#: Characters that turn the direction of the text after them, by their bidirectional class.
+_TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 #: Bytes of what st_blocks counts.
 _BLOCK = 512
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -35,32 +37,49 @@ class Snapshot:
 
     #: Regular files by path.
     files: Mapping[str, Signature] = field(default_factory=dict)
-    #: Names at the top that hide an input file: deleted, or something that is not a regular file now.
+    #: Paths that hide an input file: deleted, or something that is not a regular file now.
     hidden: frozenset[str] = frozenset()
 
     def has(self, path: str, inputs: Iterable[str]) -> bool:
         """Whether the session saw a regular file under a path."""
         return path in self.files or (path in inputs and path not in self.hidden)
 
+    def unseen(self, path: str) -> "Snapshot":
+        """The same, with a file in it that will be told again, since what is in it could not be read."""
+        return replace(self, files={**self.files, path: (0, 0, 0, 0)}) if path in self.files else self
 
-def take_snapshot(upper: int) -> Snapshot:
-    """Look through the upper directory."""
+
+_NOTHING = Snapshot()
+
+
+def take_snapshot(upper: int, before: Snapshot = _NOTHING, *, view: int = -1, nested: Iterable[str] = ()) -> Snapshot:
+    """Look through the upper directory.
+
+    Where that is not possible, since code closed a directory to us, all is as it was ``before``. ``nested`` are inputs
+    in directories: whether they are there is asked of the ``view``.
+    """
     files: dict[str, Signature] = {}
     hidden: set[str] = set()
     pending = [""]
     while pending:
         directory = pending.pop()
-        for name, status in _entries(upper, directory):
-            path = f"{directory}/{name}" if directory else name
-            if len(path.encode()) > MAX_PATH:
-                continue
-            if stat.S_ISREG(status.st_mode):
-                files[path] = _signature(status)
-                continue
-            if not directory:
-                hidden.add(name)
-            if stat.S_ISDIR(status.st_mode):
-                pending.append(path)
+        try:
+            for name, status in _entries(upper, directory):
+                path = f"{directory}/{name}" if directory else name
+                if len(path.encode()) > MAX_PATH:
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    files[path] = _signature(status)
+                    continue
+                if not directory:
+                    hidden.add(name)
+                if stat.S_ISDIR(status.st_mode):
+                    pending.append(path)
+        except PermissionError:
+            prefix = f"{directory}/" if directory else ""
+            files |= {path: known for path, known in before.files.items() if path.startswith(prefix)}
+            hidden |= {path for path in before.hidden if path.startswith(prefix)}
+    hidden |= {path for path in nested if path not in files and _is_gone(view, path, before)}
     return Snapshot(files, frozenset(hidden))
 
 
@@ -146,12 +165,31 @@ def is_path(path: str) -> bool:
     )
 
 
+def _is_gone(view: int, path: str, before: Snapshot) -> bool:
+    """Whether no regular file lies under a path."""
+    try:
+        descriptor = syscalls.openat2(view, path.encode(), os.O_PATH | os.O_NOFOLLOW, _INSIDE)
+    except PermissionError:
+        return path in before.hidden
+    except OSError:
+        return True
+    try:
+        return not stat.S_ISREG(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+
+
 def _entries(upper: int, directory: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Names and states in a directory below ``upper``; names that cannot be shown are left out."""
+    """Names and states in a directory below ``upper``; names that cannot be shown are left out.
+
+    Raises PermissionError when code closed it to us.
+    """
     try:
         descriptor = syscalls.openat2(upper, directory.encode() or b".", _DIRECTORY, _INSIDE)
+    except PermissionError:
+        raise
     except OSError:
-        return  # gone, replaced or closed to us in the meantime
+        return  # gone or replaced in the meantime
     try:
         for name in os.listdir(descriptor):  # noqa: PTH208 - by descriptor
             if not _is_name(name):
@@ -169,5 +207,14 @@ def _signature(status: os.stat_result) -> Signature:
 
 
 def _is_name(name: str) -> bool:
-    """Whether a name is text: valid UTF-8, and no control characters or line separators."""
-    return name != "" and not any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in name)
+    """Whether a name is text, and shows what it is.
+
+    That is valid UTF-8, without control characters, line separators, backslashes (directories on other systems), and
+    characters that turn the direction of text (``gpj.exe`` would show as ``exe.jpg``).
+    """
+    return name != "" and not any(
+        character == "\\"
+        or unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}
+        or unicodedata.bidirectional(character) in _TURNING
+        for character in name
+    )

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from ..driver import InputFile
 
+#: Bytes of a name, without its directories.
+_NAME_BYTES = 255
+
 
 class InputDirectory:
     """The lower directory of one session: its input files by name, and a link to each by id."""
@@ -42,7 +45,7 @@ class InputDirectory:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _replace(self, name: str, make: Callable[[Path], None]) -> None:
-        if "\0" in name or any(part in {"", ".", ".."} for part in name.split("/")):
+        if "\0" in name or any(part in {"", ".", ".."} or len(part.encode()) > _NAME_BYTES for part in name.split("/")):
             raise ValueError(f"{name!r} cannot be the name of a file")
         # Beside the directory: any name in it may be one of a session's, and as long as names can be.
         new = self.path.with_suffix(".new")

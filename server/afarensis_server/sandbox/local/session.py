@@ -163,7 +163,12 @@ class LocalSession:
     ) -> AsyncGenerator[bytes, None]:
         """The content of a file; see ``SandboxSession``."""
         self._check_open()
-        descriptor = open_regular(self._view, path)
+        try:
+            descriptor = open_regular(self._view, path)
+        except BlockingIOError:
+            # Under a lease, which the kernel now ends: the next execution tells of the file again.
+            self._snapshot = self._snapshot.unseen(path)
+            raise
         try:
             if is_sparse(self._upper, path):
                 raise OSError(errno.EFBIG, "a file that is mostly holes")
@@ -248,11 +253,13 @@ class LocalSession:
             # thread would cost more than they do.
             return Snapshot()
         # Of its own: the session may be closed while the thread looks.
-        upper = os.dup(self._upper)
+        upper, view = os.dup(self._upper), os.dup(self._view)
+        nested = [path for path in self._inputs.files if "/" in path]
         try:
-            return await asyncio.to_thread(take_snapshot, upper)
+            return await asyncio.to_thread(take_snapshot, upper, self._snapshot, view=view, nested=nested)
         finally:
             os.close(upper)
+            os.close(view)
 
     async def _take_changes(self) -> list[FileChange]:
         before, self._snapshot = self._snapshot, await self._look()
