@@ -121,8 +121,8 @@ async def test_abstract_sockets_are_not_shared(session: SandboxSession, neighbou
     assert cell.error == "ConnectionRefusedError"
 
 
-async def test_system_v_memory_is_not_shared(session: SandboxSession, neighbour: SandboxSession) -> None:
-    get = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nlibc.shmget(0x4242, 4096, {flags})"
+async def test_system_v_ipc_is_not_shared(session: SandboxSession, neighbour: SandboxSession) -> None:
+    get = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nlibc.semget(0x4242, 1, {flags})"
     assert (await run(neighbour, get.format(flags=0o1666))).value != "-1"
     assert (await run(session, get.format(flags=0o666))).value == "-1"
 

@@ -6,6 +6,7 @@ are not mounted anywhere. The places that belong to one session are empty here a
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import syscalls
@@ -66,8 +67,12 @@ class _Builder:
         executable = Path(sys.executable)
         if _is_environment(executable.parent.parent):
             self._bind(executable.parent.parent, _ENVIRONMENT)
-        for path in _python_directories(executable):
+        directories = _python_directories()
+        for path in directories:
             self._bind(path, path)
+        for path in _links_to_python(directories):
+            self._inside(path).parent.mkdir(parents=True, exist_ok=True)
+            self._inside(path).symlink_to(path.readlink())
         self._bind(Path(guest_code), Path(CODE_DIRECTORY, "afarensis_guest"))
         self._bind(Path(__file__).parent, Path(CODE_DIRECTORY, "afarensis_zygote"))
         self._add_etc()
@@ -128,23 +133,46 @@ def _is_environment(path: Path) -> bool:
     return (path / "pyvenv.cfg").exists()
 
 
-def _python_directories(executable: Path) -> list[Path]:
-    """The directories of this Python outside the system's own, parents before children.
+def check_places(private: Sequence[Path]) -> None:
+    """Refuse to show sessions a directory that is one of these, or has one of them in it. Call it with host paths."""
+    executable = Path(sys.executable)
+    environment = executable.parent.parent
+    shown = [*_python_directories(), *([environment] if _is_environment(environment) else [])]
+    shown += [Path(name).resolve() for name in _SYSTEM if Path(name).is_dir()]
+    for path in shown:
+        for place in private:
+            if place.resolve().is_relative_to(path.resolve()):
+                raise RuntimeError(f"sessions see the whole of {path}, and {place} in it is not for them")
 
-    Those are its prefix, and where each link on the way from a virtual environment's ``python`` to the real one lies.
-    """
-    found = {Path(sys.base_prefix), Path(sys.base_prefix).resolve()}
-    link = executable
-    while link.is_symlink():
-        link = link.parent / link.readlink()
-        found.add(Path(os.path.normpath(link.parent.parent)))
-    found = {path for path in found if not _is_environment(path)}
+
+def _is_session_place(path: Path) -> bool:
+    return any(path.is_relative_to(place) for place in _SESSION_PLACES)
+
+
+def _python_directories() -> list[Path]:
+    """The directories of this Python outside the system's own, parents before children."""
+    found = {path for path in (Path(sys.base_prefix), Path(sys.base_prefix).resolve()) if not _is_environment(path)}
     for path in found:
-        private = any(path.is_relative_to(place) for place in _SESSION_PLACES)
-        if private or (path != Path("/usr") and len(path.parts) <= 2):
+        if _is_session_place(path) or (path != Path("/usr") and len(path.parts) <= 2):
             raise RuntimeError(f"the guest's Python lies in {path}, which cannot be shown to sessions as a whole")
     chosen: list[Path] = []
     for path in sorted(found):
         if not any(path.is_relative_to(parent) for parent in (Path("/usr"), *chosen)):
             chosen.append(path)
     return chosen
+
+
+def _links_to_python(shown: Sequence[Path]) -> list[Path]:
+    """The links on the way from a virtual environment's ``python`` to the real one, outside of what is shown anyway.
+
+    They are made anew: where they lie may be somebody's home.
+    """
+    links = []
+    link = Path(sys.executable)
+    while link.is_symlink():
+        if not any(link.is_relative_to(path) for path in (Path("/usr"), Path(sys.executable).parent.parent, *shown)):
+            if _is_session_place(link):
+                raise RuntimeError(f"the guest's Python is reached by {link}, where sessions have their own files")
+            links.append(link)
+        link = Path(os.path.normpath(link.parent / link.readlink()))
+    return links

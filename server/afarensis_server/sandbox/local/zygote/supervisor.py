@@ -5,6 +5,7 @@ and runs no code of users. When it ends, so does every zygote, and with a zygote
 """
 
 import os
+import pwd
 import signal
 import socket
 from contextlib import suppress
@@ -26,6 +27,8 @@ def main(control_descriptor: int, work_directory: str, guest_code: str, first_us
     privileges.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the server decides what it means
     control = socket.socket(fileno=control_descriptor)
+    # Of the user that the server runs as, before this process is another one.
+    jail.check_places([Path(work_directory), Path(pwd.getpwuid(os.getuid()).pw_dir)])
     privileged = privileges.is_host_root()
     if privileged:
         # With it, every session would end. Where root may not say so, the sessions' own score has to do.
