@@ -379,3 +379,22 @@ async def _execute_when_free(api: Api, session_id: str, source: str) -> list[v1.
             session = (await api.sessions.GetSession(v1.GetSessionRequest(session_id=session_id))).session
             if not session.active_execution_id:
                 return await api.execute(session_id, source)
+
+
+async def test_code_whose_session_ends_before_it_begins_runs_in_the_next_one(api: Api) -> None:
+    thread = await api.thread()
+    session = await api.session(thread_id=thread.id)
+    running = api.sessions.Execute(v1.ExecuteRequest(session_id=session.id, code=ENDLESS))
+    async for item in running:
+        if item.event.output.text:
+            break
+    run = await api.run_code("print('here')", thread_id=thread.id)
+    # The code is known, and waits for the code that runs.
+    await api.until(run.id, lambda event: any(call.code_interpreter.input for call in event.run_step_delta.tool_calls))
+    await api.sessions.CloseSession(v1.CloseSessionRequest(session_id=session.id))
+    run = await api.settled(run)
+    assert run.status == v1.RUN_STATUS_COMPLETED, run.last_error
+    (call,) = await api.code_calls(run)
+    assert printed(call) == "here\n"
+    assert call.session_id != session.id
+    assert call.state_lost

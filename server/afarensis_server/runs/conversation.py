@@ -31,6 +31,7 @@ from ..domain.runs import (
     Usage,
 )
 from ..domain.tools import CodeInterpreterTool, FunctionTool
+from ..errors import SessionNotActive
 from ..sessions.live import LiveSession
 from ..sessions.service import Sessions
 from ..store import queue, runs, steps
@@ -172,12 +173,9 @@ class Conversation:
             await self._writer.add_call(CodeInterpreterCallDelta(index, call.id, result=result), stored=True)
             return
         await turn.show_code(index, code)
-        live = await self._sessions.for_thread(
-            self._run.project, self._run.thread_id, self._run.tool_resources.code_interpreter_file_ids
-        )
         begun = time.monotonic()
         try:
-            await self._stream_execution(live, index, call, code)
+            await self._run_in_session(index, call, code)
         except asyncio.CancelledError:
             # Nobody reads the interpreter's own words any more. Who ends the run keeps this with the rest of the step.
             failure = CodeError("KeyboardInterrupt", "The run was stopped while this code was running.", "")
@@ -186,6 +184,19 @@ class Conversation:
                 index, call.id, ExecutionResult(ExecutionStatus.INTERRUPTED, seconds, error=failure)
             )
             raise
+
+    async def _run_in_session(self, index: int, call: AskedCall, code: str) -> None:
+        """Run code in the thread's session, or in its next one if that ends before the code has begun."""
+        for tries_left in (2, 1, 0):
+            try:
+                live = await self._sessions.for_thread(
+                    self._run.project, self._run.thread_id, self._run.tool_resources.code_interpreter_file_ids
+                )
+                await self._stream_execution(live, index, call, code)
+                break
+            except SessionNotActive:
+                if not tries_left:
+                    raise
 
     async def _stream_execution(self, live: LiveSession, index: int, call: AskedCall, code: str) -> None:
         opened = self._writer.calls
