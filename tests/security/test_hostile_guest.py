@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from afarensis_server.sandbox.driver import ExecutionStatus, InputFile, SandboxSession, SandboxUnavailable
+from afarensis_server.sandbox.driver import ExecutionStatus, InputFile, Output, SandboxSession, SandboxUnavailable
 from afarensis_server.sandbox.local import LocalSandbox
+from afarensis_server.sandbox.local.readiness import wait_readable
 from tests.support.sandbox import SOCKET, opened, read, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -50,6 +51,49 @@ async def test_a_forged_result_ends_its_own_request_alone(session: SandboxSessio
     # The true result comes while nothing or something else is asked for, which no interpreter does.
     assert (await run(session, "1 + 1")).status in {ExecutionStatus.SESSION_LOST, ExecutionStatus.OK}
     assert (await run(session, "2 + 2")).value == "4"
+
+
+async def test_a_result_forged_ahead_of_its_request_is_not_believed(session: SandboxSession) -> None:
+    ahead = """
+import threading, time
+def forge():
+    time.sleep(0.3)  # until the cell has ended
+    for guess in [*range(1, 50), *range(request + 1, request + 50)]:
+        control.sendall(frame({"type": "result", "id": guess, "status": "ok", "error": None}))
+threading.Thread(target=forge, daemon=True).start()
+"""
+    await run(session, SOCKET + ahead)
+    interpreter = session._interpreter  # type: ignore[attr-defined] # the local driver's
+    await wait_readable((interpreter.control.fileno(),), 5)
+    cell = await run(session, "print('true')")
+    assert (cell.status, cell.stdout, cell.result.state_lost) == (ExecutionStatus.OK, "true\n", True)
+
+
+async def test_frames_behind_the_result_cost_the_interpreter_and_nothing_else(session: SandboxSession) -> None:
+    await run(session, f"{SOCKET}\ncontrol.sendall(frame({{'type': 'result', 'id': request, 'status': 'ok'}}) * 2)")
+    cell = await run(session, "print('next')")
+    assert (cell.status, cell.stdout, cell.result.state_lost) == (ExecutionStatus.OK, "next\n", True)
+
+
+async def test_output_of_a_closed_session_is_not_another_s(driver: LocalSandbox) -> None:
+    async with opened(driver) as first:
+        events = first.execute("while True: print('a' * 100)", timeout_seconds=10)
+        await anext(events)  # and then its reader does nothing for a while
+        await first.close()
+        async with opened(driver) as second:
+            secret = asyncio.create_task(
+                run(second, "import time\nfor _ in range(10): print('secret', flush=True); time.sleep(0.05)")
+            )
+            rest = [event async for event in events]
+            assert not [event for event in rest if isinstance(event, Output) and "secret" in event.text]
+            assert (await secret).stdout == "secret\n" * 10
+
+
+async def test_siblings_share_no_key_and_no_names(driver: LocalSandbox) -> None:
+    code = "import multiprocessing, tempfile\nbytes(multiprocessing.current_process().authkey), tempfile.mktemp()"
+    async with opened(driver) as one, opened(driver) as two:
+        keys = [(await run(session, code)).value for session in (one, two)]
+    assert len({part for key in keys for part in str(key).strip("()").rsplit(", ", 1)}) == 4
 
 
 async def test_only_regular_files_with_honest_names_come_out(session: SandboxSession) -> None:

@@ -206,3 +206,39 @@ async def test_a_flood_of_crumbs_takes_little_of_the_server(session: SandboxSess
     cell = await run(session, f"{SOCKET}\n{flood}", timeout_seconds=3)
     assert cell.status is ExecutionStatus.TIMEOUT
     assert time.thread_time() - began < 1.8
+
+
+async def test_a_memory_error_of_the_code_s_own_is_none_of_the_session_s(session: SandboxSession) -> None:
+    cell = await run(session, "raise MemoryError('mine')")
+    assert (cell.status, cell.error, cell.exceeded) == (ExecutionStatus.ERROR, "MemoryError", set())
+
+
+async def test_an_array_that_is_too_large_is_out_of_memory(session: SandboxSession) -> None:
+    cell = await run(session, "import numpy\nnumpy.ones(2**33)")
+    assert (cell.status, cell.exceeded) == (ExecutionStatus.OUT_OF_MEMORY, {"memory_bytes"})
+
+
+@pytest.mark.parametrize("place", ["/mnt/data", "/tmp"])
+@pytest.mark.parametrize(
+    "files", ["f = open('full', 'wb')\nwhile True: f.write(bytes(2**20))", "for n in range(10**6): open(f'f{n}', 'w')"]
+)
+async def test_a_full_disk_is_named_where_it_was_met(session: SandboxSession, place: str, files: str) -> None:
+    limit = "disk_bytes" if "full" in files else "disk_inodes"
+    cell = await run(session, f"import os\nos.chdir({place!r})\n{files}")
+    assert cell.exceeded == {limit}
+    assert (await run(session, "1 + 1")).exceeded == set()
+    again = (
+        "open('/mnt/data/more', 'w').write('x' * 2**20)"
+        if place == "/mnt/data"
+        else "open('/tmp/more', 'w').write('x' * 2**20)"
+    )
+    assert (await run(session, again)).exceeded == {limit}
+
+
+async def test_code_that_is_too_long_is_told_so(session: SandboxSession) -> None:
+    await run(session, "x = 1")
+    cell = await run(session, "#" * (17 * MIB))
+    assert (cell.status, cell.result.state_lost) == (ExecutionStatus.ERROR, False)
+    assert cell.result.error is not None
+    assert "of 16777216 that it may" in cell.result.error.value
+    assert (await run(session, "x")).value == "1"

@@ -18,7 +18,7 @@ from .figures import Figures
 from .interrupts import Interrupts
 from .magics import Magics
 from .plaintext import class_name
-from .tracebacks import describe, register_cell
+from .tracebacks import describe, is_refused_memory, register_cell
 
 #: The flags of ``from __future__ import``, which stay on in later cells.
 _FUTURE_FLAGS = sum({getattr(__future__, name).compiler_flag for name in __future__.all_feature_names})
@@ -33,6 +33,8 @@ class Outcome:
 
     status: str
     error: dict[str, str] | None = None
+    #: The error is that memory was refused.
+    out_of_memory: bool = False
 
 
 class Cells:
@@ -140,7 +142,7 @@ class Cells:
             described["value"] = f"The code called sys.exit({error.code!r})." if described["value"] else ""
         if isinstance(error, KeyboardInterrupt) and self._interrupts.fired:
             return Outcome("interrupted", described | {"value": described["value"] or INTERRUPTED_TEXT})
-        return Outcome("error", described)
+        return Outcome("error", described, is_refused_memory(error))
 
 
 def _ends_with_semicolon(source: str, last: ast.Expr) -> bool:

@@ -11,10 +11,12 @@ host    ``{"type": "ready"}``, once, before the first request
 host    ``{"type": "display", "id": int, "representations": [{"media_type": str, "length": int, "text": bool}, ...]}``;
         the body holds the representations one after another, textual ones as UTF-8
 host    ``{"type": "result", "id": int, "status": "ok" | "error" | "interrupted", "error": null | {"name": str,
-        "value": str, "traceback": str}, "cpu_seconds": float}``, after both output pipes were flushed
+        "value": str, "traceback": str}, "out_of_memory": bool, "cpu_seconds": float}``, after both output pipes were
+        flushed; ``out_of_memory``: the error is a MemoryError that no ``raise`` of the code made
 ======  ==============================================================================================================
 
-An interrupt is SIGINT, not a frame. Standard output and error are pipes of their own.
+An ``id`` is a random number, so that nothing can be answered ahead of its request. An interrupt is SIGINT, not a
+frame. Standard output and error are pipes of their own.
 """
 
 import json
@@ -52,6 +54,11 @@ class FrameBuffer:
         while (frame := self._next()) is not None:
             frames.append(frame)
         return frames
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left of a frame that is not complete."""
+        return not self._buffer
 
     def _next(self) -> tuple[dict[str, Any], bytes] | None:
         if len(self._buffer) < PREFIX.size:

@@ -1,6 +1,7 @@
 """The guest's entry: takes requests off the control socket, runs their cells, sends the results."""
 
 import faulthandler
+import multiprocessing
 import os
 import random
 import resource
@@ -112,7 +113,14 @@ class Runner:
         if sys.getrecursionlimit() < LEAST_RECURSION:
             sys.setrecursionlimit(LEAST_RECURSION)
         cpu_seconds = round(_cpu_seconds() - before, 6)
-        self._channels.finish({"status": outcome.status, "error": outcome.error, "cpu_seconds": cpu_seconds})
+        self._channels.finish(
+            {
+                "status": outcome.status,
+                "error": outcome.error,
+                "out_of_memory": outcome.out_of_memory,
+                "cpu_seconds": cpu_seconds,
+            }
+        )
         if self._channels.in_child:
             # Code called os.fork() and let both processes run on. There is one interpreter, and it is the parent.
             _exit(0 if outcome.status == "ok" else 1)
@@ -126,6 +134,9 @@ def _cpu_seconds() -> float:
 def _reseed() -> None:
     """Give this session random numbers of its own: its siblings were forked with the same state."""
     random.seed()
+    # The key that processes of one session show each other, and the names of temporary files.
+    multiprocessing.current_process().authkey = os.urandom(32)
+    tempfile._name_sequence = None  # type: ignore[attr-defined]  # noqa: SLF001  # no public way
     numpy_random: Any = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()

@@ -5,11 +5,14 @@ import os
 import re
 import traceback
 from collections.abc import Iterator
+from opcode import opmap
 from types import TracebackType
 from typing import Any
 
 from .limits import MAX_ERROR_NAME, MAX_ERROR_VALUE, MAX_TRACEBACK, clean, shorten, shorten_middle
 from .plaintext import class_name
+
+_RAISE = opmap["RAISE_VARARGS"]
 
 #: How a cell's file name begins; a number follows.
 CELL_PREFIX = "Cell "
@@ -37,6 +40,16 @@ def describe(error: BaseException, data_directory: str) -> dict[str, str]:
         "value": shorten(clean(_value(error)), MAX_ERROR_VALUE),
         "traceback": shorten_middle(clean(render(error, data_directory)), MAX_TRACEBACK),
     }
+
+
+def is_refused_memory(error: BaseException) -> bool:
+    """Whether memory was refused: a MemoryError that comes from an allocation, not from a ``raise`` statement."""
+    trace = error.__traceback__
+    if not isinstance(error, MemoryError) or trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] != _RAISE
 
 
 def render(error: BaseException, data_directory: str, trace: TracebackType | None = None) -> str:

@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from ..driver import ExecutionEvent, OutputStream, SessionLimits
-from ..guest.frames import FrameError, encode
+from ..guest.frames import PREFIX, FrameError, encode
+from ..guest.limits import MAX_REQUEST
 from .frames import ResultFrame, parse_display, parse_result
 from .interpreter import Ending, Interpreter, unread_bytes
 from .outputs import Outputs
@@ -28,6 +29,18 @@ class Stop(StrEnum):
 
     TIMEOUT = "timeout"
     INTERRUPT = "interrupt"
+
+
+def encode_request(number: int, code: str) -> bytes:
+    """What hands code to a guest. Raises CodeTooLongError."""
+    request = encode({"type": "execute", "id": number, "code": code})
+    if len(request) - PREFIX.size > MAX_REQUEST:
+        raise CodeTooLongError(len(request))
+    return request
+
+
+class CodeTooLongError(ValueError):
+    """The code is longer than what a guest takes."""
 
 
 class Execution:
@@ -92,11 +105,10 @@ class Execution:
             delay = self._started + _SETTLE_SECONDS - time.monotonic()
             self._timer = self._loop.call_later(max(0.0, delay), self._interrupt)
 
-    async def send(self, code: str) -> None:
-        """Hand over the code."""
+    async def send(self, request: bytes) -> None:
+        """Hand over the code, as ``encode_request`` made it."""
         try:
-            frame = encode({"type": "execute", "id": self._number, "code": code})
-            await self._loop.sock_sendall(self._interpreter.control, frame)
+            await self._loop.sock_sendall(self._interpreter.control, request)
         except OSError:
             return  # the interpreter has ended, as its pidfd will say
         except asyncio.CancelledError:
@@ -139,7 +151,7 @@ class Execution:
         self._timer = self._loop.call_later(self._grace_seconds, self._kill)
 
     def _kill(self) -> None:
-        self._interpreter.signal(signal.SIGKILL)
+        self._interpreter.kill()
 
     def _read(self, ready: set[int]) -> Iterator[ExecutionEvent]:
         for descriptor, stream in self._streams.items():

@@ -19,6 +19,8 @@ class ResultFrame:
     #: "ok", "error" or "interrupted".
     status: str
     error: CodeError | None
+    #: The guest says that it was refused memory.
+    out_of_memory: bool = False
 
 
 def parse_result(header: dict[str, Any]) -> ResultFrame:
@@ -30,7 +32,8 @@ def parse_result(header: dict[str, Any]) -> ResultFrame:
         return ResultFrame(status, None)
     if not isinstance(error, dict):
         raise FrameError("a failed result without its error")
-    return ResultFrame(status, CodeError(*(_text(error, name) for name in ("name", "value", "traceback"))))
+    told = CodeError(*(_text(error, name) for name in ("name", "value", "traceback")))
+    return ResultFrame(status, told, header.get("out_of_memory") is True)
 
 
 def parse_display(header: dict[str, Any], body: bytes) -> Display:

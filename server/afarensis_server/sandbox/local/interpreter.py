@@ -37,6 +37,9 @@ class Ending:
         """Say it in words."""
         if self.exit_code >= 0:
             return f"exited with status {self.exit_code}"
+        if self.exit_code == -signal.SIGSEGV:
+            # The kernel spares the first process of a namespace a SIGABRT of its own; libc then ends it like this.
+            return "was ended by SIGSEGV: native code crashed or called abort()"
         with contextlib.suppress(ValueError):
             return f"was ended by {signal.Signals(-self.exit_code).name}"
         return f"was ended by signal {-self.exit_code}"
@@ -58,6 +61,7 @@ class Interpreter:
         #: Puts it into its control group. Nothing of a user's may run before that is done.
         self.attached: asyncio.Task[None] | None = None
         self._holders = 1
+        self._killed = False
         self._ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         control.setblocking(False)
         os.set_blocking(stdout, False)
@@ -75,7 +79,12 @@ class Interpreter:
             signal.pidfd_send_signal(self.pidfd, 0)
         except ProcessLookupError:
             return False
-        return not self._ended.done()
+        return not self._killed and not self._ended.done()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing came that was not asked for, as it must be before a request."""
+        return self.frames.is_empty and unread_bytes(self.control.fileno()) == 0
 
     async def ended(self) -> Ending:
         """How it ended. Call it when the pidfd says that it did."""
@@ -89,6 +98,11 @@ class Interpreter:
         """Send a signal from outside; nothing happens to a process that is gone."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
+
+    def kill(self) -> None:
+        """End it from outside; it does not count as alive any more."""
+        self._killed = True
+        self.signal(signal.SIGKILL)
 
     def cpu_seconds(self) -> float:
         """Processor time of the process so far, by its own clock in the kernel, without the children it started."""

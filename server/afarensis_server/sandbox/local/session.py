@@ -2,8 +2,8 @@
 
 import asyncio
 import errno
-import itertools
 import os
+import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import Self
@@ -17,13 +17,13 @@ from ..driver import (
     SessionSpec,
 )
 from .cgroups import Usage
-from .execution import Execution, Stop
+from .execution import CodeTooLongError, Execution, Stop, encode_request
 from .files import Snapshot, compare, is_sparse, list_data, open_regular, stat_data, take_snapshot
 from .inputs import InputDirectory
 from .interpreter import Interpreter
 from .launcher import Launcher, Seat
 from .settings import LocalSandboxSettings
-from .verdict import Spent, Verdict, closed
+from .verdict import Spent, Verdict, closed, too_long
 
 _CHUNK = 256 * 1024
 
@@ -56,7 +56,6 @@ class LocalSession:
         #: What the volume had left when it was made.
         self._free_inodes = -1
         self._snapshot = Snapshot()
-        self._numbers = itertools.count(1)
         #: The last execution said that its interpreter ended.
         self._loss_told = False
         self._closed = False
@@ -89,18 +88,23 @@ class LocalSession:
 
     async def execute(self, code: str, *, timeout_seconds: float) -> AsyncGenerator[ExecutionEvent, None]:
         """Run one cell; see ``SandboxSession``."""
+        number = secrets.randbits(62)
+        try:
+            request = encode_request(number, code)
+        except CodeTooLongError as error:
+            yield too_long(*error.args)
+            return
         lost_before = await self.prepare() and not self._loss_told
         self._loss_told = False
         assert self._interpreter is not None
         limits, grace = self._spec.limits, self._settings.grace_seconds
         self._seat.cgroup.reset_peak()
+        full_before = self._full_disks()
         before, cpu_before = self._seat.cgroup.usage(), self._interpreter.cpu_seconds()
-        execution = Execution(
-            self._interpreter, next(self._numbers), limits, timeout_seconds=timeout_seconds, grace_seconds=grace
-        )
+        execution = Execution(self._interpreter, number, limits, timeout_seconds=timeout_seconds, grace_seconds=grace)
         self._execution = execution
         try:
-            await execution.send(code)
+            await execution.send(request)
             while not execution.over:
                 for event in await execution.advance():
                     yield event
@@ -125,7 +129,8 @@ class LocalSession:
             peak_memory_bytes=self._peak(usage),
             out_of_memory=usage.oom_kills > before.oom_kills,
             refused_forks=usage.fork_refusals - before.fork_refusals,
-            disk=os.fstatvfs(self._upper),
+            full_before=full_before,
+            full=self._full_disks(),
         )
         verdict = Verdict(execution, limits, spent, timeout_seconds=timeout_seconds, grace_seconds=grace)
         yield verdict.result(state_lost=lost_before or execution.ending is not None)
@@ -230,7 +235,7 @@ class LocalSession:
 
     async def _replace_dead(self) -> bool:
         """Have an interpreter that lives; whether it is another one than before."""
-        if self._interpreter is not None and self._interpreter.alive:
+        if self._interpreter is not None and self._interpreter.alive and self._interpreter.is_silent:
             return False
         if self._interpreter is not None:
             await self._interpreter.end()
@@ -264,6 +269,20 @@ class LocalSession:
     async def _take_changes(self) -> list[FileChange]:
         before, self._snapshot = self._snapshot, await self._look()
         return compare(before, self._snapshot, self._inputs.files)
+
+    def _full_disks(self) -> frozenset[str]:
+        """What is used up of /mnt/data and /tmp, by the name of the limit and the place."""
+        states = {"data": os.fstatvfs(self._upper)}
+        if self._interpreter is not None and self._interpreter.alive:
+            # No link leads astray: the root directory is read-only, and /tmp a mount in it.
+            with suppress(OSError):
+                states["tmp"] = os.statvfs(f"/proc/{self._interpreter.pid}/root/tmp")
+        counts = [
+            (name, place, left)
+            for place, state in states.items()
+            for name, left in (("disk_bytes", state.f_bfree), ("disk_inodes", state.f_ffree))
+        ]
+        return frozenset(f"{name} {place}" for name, place, left in counts if left == 0)
 
     def _peak(self, usage: Usage) -> int:
         if usage.peak_memory_bytes is not None:

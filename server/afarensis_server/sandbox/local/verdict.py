@@ -1,13 +1,18 @@
 """How an execution ended, in the words of the protocol: which limit was met, and what is left of the session."""
 
+import errno
 import math
-import os
 from dataclasses import dataclass
 
 from ..driver import CodeError, ExceededLimit, ExecutionStatus, Result, SessionLimits
+from ..guest.limits import MAX_REQUEST
 from .execution import Execution, Stop
 
 _MIB = 2**20
+#: The share of a session's memory from which on it counts as used up.
+_NEARLY = 0.9
+#: How Python begins what it says of a full disk, and of a file as large as a file may be.
+_DISK_FULL = (f"[Errno {errno.ENOSPC:d}]", f"[Errno {errno.EFBIG:d}]")
 _KEPT = "The session's variables and files are still there."
 _GONE = "The session's variables are gone; its files are still there."
 
@@ -16,6 +21,12 @@ def closed(wall_seconds: float) -> Result:
     """The result of code whose session was closed."""
     error = CodeError(name="SessionClosed", value="the session was closed while the code ran", traceback="")
     return Result(ExecutionStatus.INTERRUPTED, wall_seconds, error=error, state_lost=True)
+
+
+def too_long(request_bytes: int) -> Result:
+    """The result of code that no interpreter takes."""
+    value = f"the code takes {request_bytes} bytes, of {MAX_REQUEST} that it may; put data into files instead"
+    return Result(ExecutionStatus.ERROR, 0.0, error=_error("ValueError", value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +39,9 @@ class Spent:
     out_of_memory: bool
     #: Processes or threads that could not start since there were too many.
     refused_forks: int
-    #: The state of the session's disk after it.
-    disk: os.statvfs_result
+    #: What was used up of the session's disks before it and after it: a limit's name, and a place.
+    full_before: frozenset[str]
+    full: frozenset[str]
 
 
 class Verdict:
@@ -76,7 +88,7 @@ class Verdict:
             return ExecutionStatus.INTERRUPTED, result.error or _error("KeyboardInterrupt", "")
         if result.error is None:
             return ExecutionStatus.OK, None
-        if result.error.name == "MemoryError":
+        if result.out_of_memory or (result.error.name.endswith("MemoryError") and self._was_memory_used_up()):
             return ExecutionStatus.OUT_OF_MEMORY, _error("MemoryError", f"{self._too_large()}. {_KEPT}", result.error)
         return ExecutionStatus.INTERRUPTED if result.status == "interrupted" else ExecutionStatus.ERROR, result.error
 
@@ -104,6 +116,15 @@ class Verdict:
         size = f"{self._limits.memory_bytes // _MIB} MiB"
         return f"the code needed more memory than the {size} that a session may use, its files included"
 
+    def _was_memory_used_up(self) -> bool:
+        spent = self._spent
+        return spent.out_of_memory or spent.peak_memory_bytes >= _NEARLY * self._limits.memory_bytes
+
+    def _says_disk_full(self) -> bool:
+        result = self._execution.result
+        value = result.error.value if result is not None and result.error is not None else ""
+        return value.startswith(_DISK_FULL)
+
     def _exceeded(self, status: ExecutionStatus) -> tuple[ExceededLimit, ...]:
         limits, spent, execution = self._limits, self._spent, self._execution
         found = []
@@ -114,10 +135,11 @@ class Verdict:
             found.append(ExceededLimit("memory_bytes", limits.memory_bytes))
         if spent.refused_forks:
             found.append(ExceededLimit("processes", limits.processes, limits.processes + spent.refused_forks))
-        if spent.disk.f_bfree == 0:
-            found.append(ExceededLimit("disk_bytes", limits.disk_bytes))
-        if spent.disk.f_ffree == 0:
-            found.append(ExceededLimit("disk_inodes", limits.disk_inodes))
+        # A disk that was full before is named again only to code that says it met that.
+        met = {name.split()[0] for name in (spent.full if self._says_disk_full() else spent.full - spent.full_before)}
+        for name, limit in (("disk_bytes", limits.disk_bytes), ("disk_inodes", limits.disk_inodes)):
+            if name in met:
+                found.append(ExceededLimit(name, limit, limit))
         for name, limit, refused in (
             ("output_bytes", limits.output_bytes, execution.dropped_output_bytes),
             ("display_bytes", limits.display_bytes, execution.refused_display_bytes),
