@@ -75,12 +75,18 @@ async def test_a_dead_zygote_is_told_and_replaced(tmp_path: Path) -> None:
 
 async def test_a_used_up_zygote_is_replaced_without_touching_sessions(tmp_path: Path) -> None:
     async with local(tmp_path, spawns_per_zygote=2, pool_size=0) as driver, opened(driver) as first:
+        launcher = driver._launcher
+        assert launcher is not None
         await run(first, "x = 1")
-        old = driver._launcher._zygote  # type: ignore[union-attr] # it was started
+        old = launcher._zygote
         for _ in range(3):
             async with opened(driver) as session:
                 assert (await run(session, "1")).value == "1"
-        assert driver._launcher._zygote is not old  # type: ignore[union-attr] # it was started
+        assert launcher._replacing is not None
+        await launcher._replacing
+        assert launcher._zygote is not old
+        async with opened(driver) as session:
+            assert (await run(session, "1")).value == "1"
         assert (await run(first, "x")).value == "1"
 
 

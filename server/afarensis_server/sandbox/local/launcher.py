@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,6 +14,8 @@ from .interpreter import Interpreter
 from .settings import LocalSandboxSettings
 from .zygote.privileges import is_host_root
 from .zygotes import Supervisor, Zygote
+
+_log = logging.getLogger(__name__)
 
 _HINT = (
     "An ordinary user needs user namespaces: user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1 "
@@ -44,6 +47,8 @@ class Launcher:
         self._zygote: Zygote | None = None
         self._zygotes: list[Zygote] = []
         self._starting = asyncio.Lock()
+        #: Starts the zygote that takes over from one that is used up.
+        self._replacing: asyncio.Task[None] | None = None
         self._supervisor: Supervisor | None = None
 
     async def __aenter__(self) -> Self:
@@ -59,6 +64,9 @@ class Launcher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._replacing is not None:
+            self._replacing.cancel()
+            await asyncio.wait({self._replacing})
         for zygote in self._zygotes:
             zygote.kill()
         if self._supervisor is not None:
@@ -96,16 +104,32 @@ class Launcher:
         return interpreter
 
     async def _current_zygote(self) -> Zygote:
-        """The zygote to fork from: a fresh one if there is none, or the last one is used up."""
-        async with self._starting:
-            zygote = self._zygote
-            if zygote is None or not zygote.alive or zygote.spawned >= self._settings.spawns_per_zygote:
-                fresh = await self._start_zygote()
-                if zygote is not None:
-                    zygote.retire()
-                self._zygotes = [one for one in self._zygotes if one.alive] + [fresh]
-                self._zygote = zygote = fresh
-            return zygote
+        """The zygote to fork from: a fresh one if there is none. A used-up one goes on until its heir is ready."""
+        zygote = self._zygote
+        if zygote is None or not zygote.alive:
+            async with self._starting:
+                zygote = self._zygote
+                if zygote is None or not zygote.alive:
+                    zygote = await self._renew()
+        elif zygote.spawned >= self._settings.spawns_per_zygote and (self._replacing is None or self._replacing.done()):
+            self._replacing = asyncio.create_task(self._replace(), name="sandbox-zygote")
+        return zygote
+
+    async def _replace(self) -> None:
+        try:
+            async with self._starting:
+                await self._renew()
+        except SandboxUnavailable as error:
+            # The old one goes on, and whoever forks from it next has this tried again.
+            _log.warning("no fresh zygote could be started: %s", error)
+
+    async def _renew(self) -> Zygote:
+        fresh = await self._start_zygote()
+        old, self._zygote = self._zygote, fresh
+        if old is not None:
+            old.retire()
+        self._zygotes = [one for one in self._zygotes if one.alive] + [fresh]
+        return fresh
 
     async def _start_zygote(self) -> Zygote:
         try:

@@ -82,6 +82,8 @@ class Zygote:
         self._peer: Peer | None = None
         self._pidfd = -1
         self.spawned = 0
+        #: Forks under way.
+        self._spawning = 0
         self.alive = True
         #: No new interpreters come from it; it ends with the last one it has.
         self._retired = False
@@ -112,8 +114,17 @@ class Zygote:
 
     async def spawn(self, name: str, user: int) -> Interpreter:
         """Fork an interpreter, which parks until it is activated."""
-        assert self._peer is not None
         self.spawned += 1
+        self._spawning += 1
+        try:
+            self._interpreters[name] = interpreter = await self._fork(name, user)
+        finally:
+            self._spawning -= 1
+            self._end_if_idle()
+        return interpreter
+
+    async def _fork(self, name: str, user: int) -> Interpreter:
+        assert self._peer is not None
         ours, theirs = socket.socketpair()
         stdout, stdout_end = os.pipe()
         stderr, stderr_end = os.pipe()
@@ -131,7 +142,6 @@ class Zygote:
             theirs.close()
             os.close(stdout_end)
             os.close(stderr_end)
-        self._interpreters[name] = interpreter
         return interpreter
 
     def retire(self) -> None:
@@ -170,5 +180,5 @@ class Zygote:
         self._interpreters.clear()
 
     def _end_if_idle(self) -> None:
-        if self._retired and not self._interpreters:
+        if self._retired and not self._interpreters and not self._spawning:
             self.kill()
