@@ -74,8 +74,6 @@ def _peers(fonts: str) -> list[tuple[str, list[str] | None, str]]:
             "/proc",
             "--dev",
             "/dev",
-            "--tmpfs",
-            "/tmp",
         ]
         found.append(("`bwrap` and `python`, no imports", [*jail, *python, _PRINT], ""))
         imports = "import numpy, pandas, matplotlib.pyplot; print(1)"
