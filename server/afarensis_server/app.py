@@ -137,6 +137,7 @@ def open_driver(settings: Settings, directory: Path) -> SandboxDriver:
             start_seconds=section.start_seconds,
             first_user=section.first_user,
             spawns_per_zygote=section.spawns_per_zygote,
+            max_open_files=section.open_files,
             cgroups=CgroupMode(section.cgroups),
             allow_missing_layers=section.allow_missing_layers,
         )

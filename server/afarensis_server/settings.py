@@ -106,8 +106,9 @@ class SandboxSection(Section):
     server runs from."""
     allow_missing_layers: bool = False
     """Whether to start although an essential layer of isolation is missing on this host (`doctor` lists them)."""
-    cgroups: Literal["auto", "off"] = "auto"
-    """Whether to use control groups, where the host has them, for memory, CPU and processes."""
+    cgroups: Literal["auto", "required", "off"] = "auto"
+    """Whether to use control groups for memory, CPU and processes: where the host has them, always (the server does not
+    start without), or never."""
     first_user: PositiveInt = 1_900_000_000
     """The first of the user ids that sessions get, one each, when the server is root. Nobody else may have them."""
     start_seconds: PositiveFloat = 60.0

@@ -1,6 +1,10 @@
 """Attacks on the way into the sandbox, and on what is confined when code starts."""
 
+import asyncio
+import os
+import resource
 import shutil
+import signal
 import sys
 import tempfile
 from dataclasses import replace
@@ -8,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from afarensis_server.sandbox.driver import SandboxUnavailable
-from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings, zygotes
-from tests.support.sandbox import guest_python, opened, run
+from afarensis_server.sandbox.driver import SandboxUnavailable, SessionSpec
+from afarensis_server.sandbox.local import CgroupMode, LocalSandbox, LocalSandboxSettings, cgroups, zygotes
+from tests.support.sandbox import LIMITS, guest_python, opened, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -71,3 +75,87 @@ async def test_files_of_the_server_below_what_sessions_see_are_refused(tmp_path:
     with pytest.raises(SandboxUnavailable, match="is not for them"):
         async with LocalSandbox(inside):
             pass
+
+
+async def test_a_supervisor_that_hangs_fails_what_is_asked_of_it_and_holds_up_no_close(tmp_path: Path) -> None:
+    async with LocalSandbox(settings(tmp_path, pool_size=1, answer_seconds=0.5)) as driver:
+        assert driver._launcher is not None
+        pid = driver._launcher.supervisor._process.pid
+        spec = SessionSpec(session_id="sess_test", limits=LIMITS)
+        session = await driver.open(spec)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(SandboxUnavailable, match="did not answer within"):
+                await driver.open(spec)
+            # What needs no supervisor goes on.
+            assert (await run(session, "1 + 1")).value == "2"
+            async with asyncio.timeout(5):
+                await session.close()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        async with opened(driver) as after:
+            assert (await run(after, "1 + 1")).value == "2"
+
+
+async def test_a_supervisor_that_hangs_does_not_keep_the_server_from_ending(tmp_path: Path) -> None:
+    async with asyncio.timeout(20), LocalSandbox(settings(tmp_path, pool_size=1, answer_seconds=0.5)) as driver:
+        assert driver._launcher is not None
+        await driver.open(SessionSpec(session_id="sess_test", limits=LIMITS))
+        os.kill(driver._launcher.supervisor._process.pid, signal.SIGSTOP)
+
+
+async def test_a_zygote_that_hangs_is_replaced_and_its_sessions_go_on(tmp_path: Path) -> None:
+    async with LocalSandbox(settings(tmp_path, pool_size=0, answer_seconds=2.0)) as driver, opened(driver) as session:
+        assert driver._launcher is not None
+        assert driver._launcher._zygote is not None
+        signal.pidfd_send_signal(driver._launcher._zygote._pidfd, signal.SIGSTOP)
+        with pytest.raises(SandboxUnavailable, match="did not answer within"):
+            await driver.open(SessionSpec(session_id="sess_test", limits=LIMITS))
+        async with opened(driver) as other:
+            assert (await run(other, "1 + 1")).value == "2"
+        assert (await run(session, "2 + 2")).value == "4"
+
+
+async def test_a_zygote_that_can_start_nothing_leaks_nothing_and_says_why(tmp_path: Path) -> None:
+    async with LocalSandbox(settings(tmp_path, pool_size=0)) as driver, opened(driver) as session:
+        assert driver._launcher is not None
+        zygote = driver._launcher._zygote
+        assert zygote is not None
+        parent = _parent(str(session._interpreter.pid))  # type: ignore[attr-defined] # the local driver's
+        before = len(list(Path(f"/proc/{parent}/fd").iterdir()))
+        for _ in range(20):
+            # No such user is mapped in the zygote's namespace.
+            with pytest.raises(SandboxUnavailable, match="Error"):
+                await zygote.spawn("nobody", 2**31 - 1)
+        # What it forked ends by itself, and with the next request at the latest it has taken note of that.
+        async with asyncio.timeout(10):
+            while len(list(Path(f"/proc/{parent}/fd").iterdir())) > before:
+                await run(session, "1")
+        assert sum(_parent(path.name) == parent for path in Path("/proc").glob("[0-9]*")) == 1
+
+
+async def test_a_server_that_may_open_no_more_files_than_a_session_does_not_start(tmp_path: Path) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with pytest.raises(SandboxUnavailable, match="must be allowed more than a session"):
+        async with LocalSandbox(settings(tmp_path, max_open_files=max(soft, 2**30))):
+            pass
+
+
+@pytest.mark.parametrize("mode", CgroupMode)
+async def test_without_control_groups_only_a_server_that_requires_them_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: CgroupMode
+) -> None:
+    monkeypatch.setattr(cgroups, "_mounts", list)
+    if mode is CgroupMode.REQUIRED:
+        with pytest.raises(SandboxUnavailable, match="requires control groups"):
+            cgroups.Cgroups.find(mode)
+    else:
+        assert cgroups.Cgroups.find(mode).version == 0
+
+
+def _parent(pid: str) -> str:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return next((line.split()[1] for line in lines if line.startswith("PPid:")), "")

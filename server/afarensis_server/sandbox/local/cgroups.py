@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..driver import SessionLimits
+from ..driver import SandboxUnavailable, SessionLimits
 from .settings import CgroupMode
 
 #: Of the directories that hold the groups of one driver's sessions; the server's process id follows.
@@ -169,11 +169,16 @@ class Cgroups:
             except OSError as error:
                 problems.append(f"version {version}: {error.strerror} ({error.filename})")
                 continue
-            if "memory" in parents and "pids" in parents:
+            if {"memory", "pids"} <= set(parents) and (mode is CgroupMode.AUTO or "cpu" in parents):
                 found = ", ".join(sorted(parents))
                 return cls(version, parents, f"version {version}, with {found}")
             problems.append(f"version {version}: only {', '.join(sorted(parents)) or 'nothing'} to use")
-        return cls(0, {}, "; ".join(problems))
+        detail = "; ".join(problems)
+        if mode is CgroupMode.REQUIRED:
+            raise SandboxUnavailable(
+                f"this host gives no control groups, and the setting cgroups asks for them: {detail}"
+            )
+        return cls(0, {}, detail)
 
     def create(self, name: str) -> Cgroup:
         """Make a group."""

@@ -124,6 +124,10 @@ def _allow_descriptors(settings: LocalSandboxSettings) -> None:
     wanted = _OTHER_DESCRIPTORS + (settings.max_sessions + settings.pool_size) * _SESSION_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft != resource.RLIM_INFINITY and soft <= settings.max_open_files:
+        raise SandboxUnavailable(
+            f"the server may have {soft} open files, and must be allowed more than a session, which may have "
+            f"{settings.max_open_files}: raise the hard limit (ulimit -Hn, LimitNOFILE) or lower sandbox.open_files"
         )

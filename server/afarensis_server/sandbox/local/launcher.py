@@ -97,7 +97,14 @@ class Launcher:
     async def spawn(self, seat: Seat) -> Interpreter:
         """Start an interpreter in a seat, parked."""
         zygote = await self._current_zygote()
-        interpreter = await zygote.spawn(f"interpreter-{next(self._names)}", seat.user)
+        try:
+            interpreter = await zygote.spawn(f"interpreter-{next(self._names)}", seat.user)
+        except SandboxUnavailable:
+            # It may hang. Its sessions go on without it, and the next one is a fresh one's.
+            if self._zygote is zygote:
+                self._zygote = None
+            zygote.retire()
+            raise
         # Moving a process between version 1 groups takes milliseconds, which the interpreter can use to get ready.
         attaching = asyncio.to_thread(seat.cgroup.attach, interpreter.pid)
         interpreter.attached = asyncio.create_task(attaching, name="sandbox-attach")
@@ -133,7 +140,7 @@ class Launcher:
 
     async def _start_zygote(self) -> Zygote:
         try:
-            return await Zygote.start(self.supervisor, self._settings.start_seconds)
+            return await Zygote.start(self.supervisor, self._settings)
         except SandboxUnavailable as error:
             said = self.supervisor.last_words()
             hint = "" if self.distinct_users else f" ({_HINT})"

@@ -1,6 +1,7 @@
 """The server's end of its conversations with the supervisor and the zygotes."""
 
 import asyncio
+import errno
 import itertools
 import os
 import socket
@@ -14,12 +15,18 @@ from .zygote.messages import PeerGoneError, receive, send
 class Peer:
     """Numbered requests over one packet socket, and events that come by themselves.
 
-    ``on_end`` is called once, when the other side is gone or does not keep to the format.
+    ``on_end`` is called once, when the other side is gone or does not keep to the format. An answer that takes longer
+    than ``answer_seconds`` is a failure, so that a process that hangs holds up nobody.
     """
 
     def __init__(
-        self, connection: socket.socket, on_event: Callable[[dict[str, Any]], None], on_end: Callable[[], None]
+        self,
+        connection: socket.socket,
+        on_event: Callable[[dict[str, Any]], None],
+        on_end: Callable[[], None],
+        answer_seconds: float,
     ) -> None:
+        self._answer_seconds = answer_seconds
         self._connection = connection
         self._on_event = on_event
         self._on_end = on_end
@@ -39,11 +46,15 @@ class Peer:
         answer = self._loop.create_future()
         self._waiting[number] = answer
         try:
-            await self._send({"request": number, "op": operation, **arguments}, descriptors)
-            return await asyncio.shield(answer)
-        except asyncio.CancelledError:
-            # The answer still comes, with descriptors that somebody must close.
+            async with asyncio.timeout(self._answer_seconds):
+                await self._send({"request": number, "op": operation, **arguments}, descriptors)
+                return await asyncio.shield(answer)
+        except (asyncio.CancelledError, TimeoutError) as error:
+            # The answer may still come, with descriptors that somebody must close.
             answer.add_done_callback(_discard)
+            if isinstance(error, TimeoutError):
+                message = f"the process behind {operation} did not answer within {self._answer_seconds:g} s"
+                raise SandboxUnavailable(message) from error
             raise
 
     def close(self) -> None:
@@ -67,6 +78,10 @@ class Peer:
                     await _writable(self._connection)
                 except OSError as error:
                     self._waiting.pop(message["request"], None)
+                    if error.errno == errno.ETOOMANYREFS:
+                        # Of processes of the same user, which sessions may be: see settings.open_files.
+                        reason = "too many descriptors are on their way between processes of this user"
+                        raise SandboxUnavailable(f"{message['op']} cannot be asked for: {reason}") from error
                     raise SandboxUnavailable(f"the process behind {message['op']} has ended") from error
 
     def _read(self) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 
 class CgroupMode(StrEnum):
+    #: Refuse to start without groups for memory, processor time and processes.
+    REQUIRED = "required"
     #: Use what the host offers, version 2 or 1, or nothing.
     AUTO = "auto"
     #: Use none, even where there is one.
@@ -29,6 +31,11 @@ class LocalSandboxSettings:
     grace_seconds: float = 3.0
     #: Seconds until a started zygote must have imported everything, and a session must be up.
     start_seconds: float = 60.0
+    #: Seconds within which the processes behind the sandbox must answer, or what was asked for fails.
+    answer_seconds: float = 15.0
+    #: The most open files that a session may have. Where sessions are the server's own user, the server must be allowed
+    #: more: the kernel refuses it to pass on descriptors once they have as many on their way.
+    max_open_files: int = 1024
     #: Host users given to sessions when the server is root, one each, from this number on: nobody else's. The default
     #: lies above all that Linux distributions and container tools hand out.
     first_user: int = 1_900_000_000

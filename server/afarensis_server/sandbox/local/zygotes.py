@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -13,6 +14,8 @@ from ..driver import SandboxUnavailable
 from .interpreter import Ending, Interpreter
 from .peer import Peer
 from .settings import LocalSandboxSettings
+
+_log = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
 _GUEST_CODE = _HERE.parent / "guest"
@@ -52,7 +55,7 @@ class Supervisor:
             raise SandboxUnavailable(f"the guest's Python {settings.guest_python} does not start: {error}") from error
         finally:
             theirs.close()
-        return cls(process, Peer(ours, lambda _: None, lambda: None), errors)
+        return cls(process, Peer(ours, lambda _: None, _report_end, settings.answer_seconds), errors)
 
     def last_words(self) -> str:
         """The last line of what it complained about."""
@@ -73,6 +76,10 @@ class Supervisor:
             self._process.wait()
 
 
+def _report_end() -> None:
+    _log.error("the sandbox's supervisor has ended: no session runs or opens until the server is started anew")
+
+
 class Zygote:
     """One zygote and the interpreters it forked."""
 
@@ -89,16 +96,16 @@ class Zygote:
         self._retired = False
 
     @classmethod
-    async def start(cls, supervisor: Supervisor, start_seconds: float) -> Self:
+    async def start(cls, supervisor: Supervisor, settings: LocalSandboxSettings) -> Self:
         """Have one started, and wait until its imports are done."""
         zygote = cls()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         errors = os.memfd_create("zygote-errors")
-        zygote._peer = Peer(ours, zygote._on_event, zygote._on_end)
+        zygote._peer = Peer(ours, zygote._on_event, zygote._on_end, settings.answer_seconds)
         try:
             (zygote._pidfd,) = await supervisor.request("start_zygote", (theirs.fileno(), errors))
             theirs.close()
-            async with asyncio.timeout(start_seconds):
+            async with asyncio.timeout(settings.start_seconds):
                 await zygote._ready
         except (TimeoutError, SandboxUnavailable) as error:
             zygote.kill()

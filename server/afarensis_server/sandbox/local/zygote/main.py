@@ -8,12 +8,13 @@ import gc
 import importlib
 import os
 import selectors
+import signal
 import socket
 from typing import Any, NoReturn
 
 from . import clone, privileges
 from .birth import Birth
-from .messages import PeerGoneError, receive, send
+from .messages import PeerGoneError, answer, receive, send
 
 _CONTROL = 3
 
@@ -57,23 +58,30 @@ class Zygote:
         reply: dict[str, Any] = {"reply": request["request"], "error": None}
         answers: list[int] = []
         try:
-            mapped, mapped_end = os.pipe()
+            answers = [self._fork(request, descriptors)]
+        except OSError as error:
+            reply["error"] = f"{type(error).__name__}: {error}"
+        if not answer(self._control, reply, answers):
+            for pidfd in answers:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _fork(self, request: dict[str, Any], descriptors: list[int]) -> int:
+        """Fork a child that is born once its user is mapped; its pidfd, which stays ours until it ends."""
+        mapped, mapped_end = os.pipe()
+        try:
             pid, pidfd = clone.fork(clone.NEW_VIEW | clone.NEW_USER)
             if pid == 0:
                 self._be_born(descriptors, mapped, mapped_end)
-            os.close(mapped)
-            try:
-                clone.write_maps(pid, privileges.SESSION_USER, request["user"], 1)
-                os.write(mapped_end, b"1")
-            finally:
-                os.close(mapped_end)
+            # First of all: whatever fails from here on, its end is seen, and it ends without a user.
             self._children.register(pidfd, selectors.EVENT_READ, (request["name"], pid))
-            answers = [pidfd]
-        except OSError as error:
-            reply["error"] = f"{type(error).__name__}: {error}"
-        send(self._control, reply, answers)
-        for descriptor in descriptors:
-            os.close(descriptor)
+            clone.write_maps(pid, privileges.SESSION_USER, request["user"], 1)
+            os.write(mapped_end, b"1")
+        finally:
+            os.close(mapped)
+            os.close(mapped_end)
+        return pidfd
 
     def _be_born(self, descriptors: list[int], mapped: int, mapped_end: int) -> NoReturn:
         """Never returns: the child's stack ends here."""

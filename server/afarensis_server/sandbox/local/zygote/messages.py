@@ -1,5 +1,6 @@
 """JSON messages with file descriptors, one per packet of a Unix SOCK_SEQPACKET socket."""
 
+import errno
 import json
 import os
 import socket
@@ -19,6 +20,21 @@ class PeerGoneError(ConnectionError):
 def send(connection: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
     """Send one message; the descriptors stay open here."""
     socket.send_fds(connection, [json.dumps(message).encode()], list(descriptors))
+
+
+def answer(connection: socket.socket, reply: dict[str, Any], descriptors: Sequence[int]) -> bool:
+    """Send a reply, or why it cannot be sent; whether the descriptors went with it.
+
+    The kernel counts a user's descriptors on their way, and sessions may be the same user.
+    """
+    try:
+        send(connection, reply, descriptors)
+    except OSError as error:
+        if error.errno != errno.ETOOMANYREFS:
+            raise
+        send(connection, {**reply, "error": f"{type(error).__name__}: {error}"})
+        return False
+    return True
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import clone, jail, privileges, syscalls
-from .messages import PeerGoneError, receive, send
+from .messages import PeerGoneError, answer, receive
 from .volumes import Volumes
 
 _ROOT = 0
@@ -70,7 +70,7 @@ class Supervisor:
                 reply: dict[str, Any] = {"reply": request["request"], "error": None}
             except Exception as error:
                 reply = {"reply": request["request"], "error": f"{type(error).__name__}: {error}"[:2000]}
-            send(self._control, reply, answers)
+            answer(self._control, reply, answers)
             for descriptor in (*descriptors, *answers):
                 os.close(descriptor)
 
