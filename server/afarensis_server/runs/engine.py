@@ -1,6 +1,7 @@
 """Claims queued runs and carries them on: many at a time, each under a lease, in one task of its own."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -13,7 +14,7 @@ from .. import ids
 from ..clock import now
 from ..domain.events import EventDraft
 from ..domain.runs import Run, RunError, RunErrorCode, RunStatus
-from ..errors import DomainError, ResourceExhausted, RunNotFound
+from ..errors import DatabaseUnavailable, DomainError, ResourceExhausted, RunNotFound
 from ..events.kinds import RunLog
 from ..sessions.service import Sessions
 from ..store import queue, runs
@@ -28,6 +29,11 @@ from .recovery import take_up
 from .states import IllegalTransition
 
 _log = structlog.get_logger(__name__)
+
+#: Seconds until a loop goes on after a defect.
+_RETRY_SECONDS = 1.0
+#: Seconds after which the next expiry is looked up anew, since clocks are set.
+_EXPIRY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,28 +87,28 @@ class RunEngine:
         # One server works on a database of its own: leases that are left belong to a process that ended.
         await self._database.write(lambda tx: queue.release_all(tx.connection))
         self._loops = [
-            asyncio.create_task(self._dispatch(), name="run dispatcher"),
-            asyncio.create_task(self._expire(), name="run expiry"),
-            asyncio.create_task(self._renew(), name="run leases"),
+            asyncio.create_task(_repeat(each), name=f"runs: {each.__name__}")
+            for each in (self._dispatch, self._expire, self._renew)
         ]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.drain(0.0)
+        # First, so that no run is begun behind the drain.
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+        await self.drain(0.0)
 
     def wake(self) -> None:
         """A run was queued: look at once. Also when a run's expiry is new."""
         self._queued.set()
         self._expiries.set()
 
-    def cancel(self, run_id: str) -> bool:
-        """Stop the work on a run whose row says cancelling; False when it is not worked on here."""
-        return self._stop(run_id, _Stop.CANCELLED)
+    def cancel(self, run_id: str) -> None:
+        """Stop the work on a run whose row says cancelling, if it is worked on here."""
+        self._stop(run_id, _Stop.CANCELLED)
 
     async def drain(self, grace_seconds: float) -> None:
         """Take no more runs; wait for those at work, then release what is left for the next start."""
@@ -126,21 +132,20 @@ class RunEngine:
 
     async def _dispatch(self) -> None:
         """Claim runs while there are places for them."""
-        while True:
-            self._queued.clear()
-            places = 0 if self._draining else self._settings.concurrent_runs - len(self._workers)
-            if places > 0:
-                moment = now()
-                until = moment + timedelta(seconds=self._settings.lease_seconds)
-                claimed = await self._database.write(
-                    lambda tx, until=until, moment=moment, places=places: queue.claim(  # type: ignore[misc]
-                        tx.connection, self._owner, moment, until, places
-                    )
-                )
-                for run in claimed:
-                    self._start(run)
-            # A lease of another server may run out without anybody telling.
-            await _wait(self._queued, self._settings.lease_seconds)
+        self._queued.clear()
+        places = 0 if self._draining else self._settings.concurrent_runs - len(self._workers)
+        if places > 0:
+            moment = now()
+            until = moment + timedelta(seconds=self._settings.lease_seconds)
+            # A lease can run out under its own worker: the clock was set, or the database was not to be had.
+            held = list(self._workers)
+            claimed = await self._database.write(
+                lambda tx: queue.claim(tx.connection, self._owner, moment, until, places, besides=held)
+            )
+            for run in claimed:
+                self._start(run)
+        # A lease of another server may run out without anybody telling.
+        await _wait(self._queued, self._settings.lease_seconds)
 
     def _start(self, run: Run) -> None:
         self._stops[run.id] = asyncio.get_running_loop().create_future()
@@ -155,25 +160,30 @@ class RunEngine:
 
     async def _renew(self) -> None:
         """Keep the leases of the runs at work."""
-        while True:
-            await asyncio.sleep(self._settings.lease_seconds / 3)
-            if held := list(self._workers):
-                until = now() + timedelta(seconds=self._settings.lease_seconds)
-                await self._database.write(
-                    lambda tx, held=held, until=until: queue.extend(tx.connection, self._owner, held, until)  # type: ignore[misc]
-                )
+        await asyncio.sleep(self._settings.lease_seconds / 3)
+        if held := list(self._workers):
+            until = now() + timedelta(seconds=self._settings.lease_seconds)
+            await self._database.write(lambda tx: queue.extend(tx.connection, self._owner, held, until))
 
     async def _expire(self) -> None:
         """End the runs whose time is over and that nobody works on; workers look after their own."""
-        while True:
-            self._expiries.clear()
-            moment = now()
-            due = await self._database.read(lambda connection, moment=moment: runs.expired_before(connection, moment))  # type: ignore[misc]
-            for run in due:
-                if not self._stop(run.id, _Stop.EXPIRED):
-                    await self.end_idle(run, RunStatus.EXPIRED)
-            upcoming = await self._database.read(lambda connection, moment=moment: runs.next_expiry(connection, moment))  # type: ignore[misc]
-            await _wait(self._expiries, None if upcoming is None else (upcoming - now()).total_seconds())
+        self._expiries.clear()
+        moment = now()
+        for run in await self._database.read(lambda connection: runs.expired_before(connection, moment)):
+            if not self._stop(run.id, _Stop.EXPIRED):
+                await self._expire_idle(run)
+        upcoming = await self._database.read(lambda connection: runs.next_expiry(connection, moment))
+        seconds = _EXPIRY_SECONDS if upcoming is None else (upcoming - now()).total_seconds()
+        await _wait(self._expiries, min(seconds, _EXPIRY_SECONDS))
+
+    async def _expire_idle(self, run: Run) -> None:
+        try:
+            await self.end_idle(run, RunStatus.EXPIRED)
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            # The others' time is over, too.
+            _log.exception("run could not expire", run_id=run.id, thread_id=run.thread_id)
 
     # --- one run ------------------------------------------------------------------------------------------------------
 
@@ -297,10 +307,23 @@ def _error_of(failure: BaseException, run: Run) -> RunError:
             )
 
 
-async def _wait(event: asyncio.Event, seconds: float | None) -> None:
+async def _repeat(turn: Callable[[], Awaitable[None]]) -> None:
+    """Do it again and again, whatever happens: where a loop ended, no run would ever be begun, or end, again."""
+    while True:
+        try:
+            await turn()
+        except DatabaseUnavailable as error:
+            _log.warning("runs wait for the database", error=str(error))
+            await asyncio.sleep(error.retry_seconds)
+        except Exception:
+            _log.exception("runs held up")
+            await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
     """Until the event is set, or this many seconds have passed."""
     try:
-        async with asyncio.timeout(None if seconds is None else max(seconds, 0.0)):
+        async with asyncio.timeout(max(seconds, 0.0)):
             await event.wait()
     except TimeoutError:
         return

@@ -24,11 +24,21 @@ def enqueue(connection: Connection, run: Run) -> None:
     connection.execute(_queue.insert(), {"run_id": run.id, "project": run.project, "enqueue_time": now()})
 
 
-def claim(connection: Connection, owner: str, time: datetime, lease_until: datetime, limit: int) -> list[Run]:
-    """Take up to this many runs that nobody has, or whose lease has ended, in the order in which they came."""
+def claim(
+    connection: Connection,
+    owner: str,
+    time: datetime,
+    lease_until: datetime,
+    limit: int,
+    besides: Collection[str] = (),
+) -> list[Run]:
+    """Take up to this many runs that nobody has, or whose lease has ended, in the order in which they came.
+
+    ``besides`` are those that the owner works on, whatever became of their leases.
+    """
     statement = (
         _runs.select.join(_queue, _queue.c.run_id == tables.runs.c.id)
-        .where(or_(_queue.c.lease_until.is_(None), _queue.c.lease_until <= time))
+        .where(or_(_queue.c.lease_until.is_(None), _queue.c.lease_until <= time), _queue.c.run_id.not_in(besides))
         .order_by(_queue.c.enqueue_time, _queue.c.run_id)
         .limit(limit)
         .with_for_update(of=_queue, skip_locked=True)

@@ -25,7 +25,7 @@ from afarensis_server.runs.models.openai import OpenAIModel, OpenAISettings
 from afarensis_server.runs.models.registry import Models
 from afarensis_server.runs.prompt import PromptLimits, Prompts
 from afarensis_server.runs.service import Runs
-from afarensis_server.sandbox.driver import Layer, SandboxSession, SandboxUnavailable, SessionSpec
+from afarensis_server.sandbox.driver import Layer, SandboxDriver, SandboxSession, SandboxUnavailable, SessionSpec
 from afarensis_server.sessions.service import Sessions
 from afarensis_server.sessions.settings import SessionSettings
 from afarensis_server.store.database import Database
@@ -34,6 +34,7 @@ from afarensis_server.threads.service import Threads
 from tests.support.scripted_model import Request, ScriptedModel, Turn
 
 PROJECT = "default"
+_USUAL = EngineSettings()
 
 LOOKUP = FunctionTool("lookup", "Looks a word up.", '{"type":"object","properties":{"word":{"type":"string"}}}')
 
@@ -66,6 +67,7 @@ class House:
     log: RunLog
     assistants: Assistants
     threads: Threads
+    sessions: Sessions
     engine: RunEngine
     runs: Runs
     endpoint: ScriptedModel
@@ -97,26 +99,33 @@ Script = Sequence[Turn] | Callable[[Request], Turn]
 
 
 @asynccontextmanager
-async def build(database: Database, directory: Path, endpoint: ScriptedModel) -> AsyncIterator[House]:
+async def build(
+    database: Database,
+    directory: Path,
+    endpoint: ScriptedModel,
+    settings: EngineSettings = _USUAL,
+    driver: SandboxDriver | None = None,
+) -> AsyncIterator[House]:
     async with AsyncExitStack() as stack:
         files = Files(database, DirectoryBlobs(directory / "blobs"), FileLimits())
         log = RunLog(database)
         limits = SessionLimits(1 << 28, 1.0, 32, 64, 1 << 20, 100, 1 << 20, 1 << 20)
         sessions = await stack.enter_async_context(
-            Sessions(database, files, NoSandbox(), SessionSettings(limits=limits))
+            Sessions(database, files, driver or NoSandbox(), SessionSettings(limits=limits))
         )
         model = await stack.enter_async_context(
             OpenAIModel(OpenAISettings(base_url=endpoint.base_url, max_retries=0, timeout_seconds=10.0))
         )
         models = Models(openai=model)
         prompts = Prompts(database, files, sessions, PromptLimits())
-        engine = await stack.enter_async_context(RunEngine(database, log, sessions, models, prompts, EngineSettings()))
+        engine = await stack.enter_async_context(RunEngine(database, log, sessions, models, prompts, settings))
         threads = Threads(database, ThreadLimits())
         yield House(
             database,
             log,
             Assistants(database, AssistantLimits(), default_model="scripted", check_model=models.check),
             threads,
+            sessions,
             engine,
             Runs(database, log, threads, sessions, engine, RunLimits(), models.check),
             endpoint,

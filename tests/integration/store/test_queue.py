@@ -53,6 +53,14 @@ async def test_run_whose_lease_ended_is_claimed_again(database: Database, queued
     assert again == queued
 
 
+async def test_run_at_work_is_not_claimed_again_by_its_own_worker(database: Database, queued: list[Run]) -> None:
+    await claim(database, "a", limit=2)
+    held = [run.id for run in queued[:2]]
+    later = LATER + timedelta(minutes=1)
+    again = await database.write(lambda tx: queue.claim(tx.connection, "a", LATER, later, 10, besides=held))
+    assert again == queued[2:]
+
+
 async def test_extended_lease_holds(database: Database, queued: list[Run]) -> None:
     await claim(database, "a")
     kept = [queued[0].id, queued[1].id]
