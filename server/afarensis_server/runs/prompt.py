@@ -68,7 +68,7 @@ class Prompts:
         newest = strategy.last_messages if strategy.type is TruncationType.LAST_MESSAGES else None
         history, done = await self._database.read(
             lambda connection: (
-                messages.list_for_prompt(connection, run.project, run.thread_id, newest),
+                messages.list_for_prompt(connection, run.project, run.thread_id, run.id, newest),
                 steps.list_of_run(connection, run.project, run.id),
             )
         )

@@ -34,15 +34,19 @@ def list_page(
     return _rows.list_page(connection, project, page, {"thread_id": thread_id, "run_id": run_id})
 
 
-def list_for_prompt(connection: Connection, project: str, thread_id: str, newest: int | None = None) -> list[Message]:
-    """A thread's messages, oldest first: all of them, or this many of the newest."""
+def list_for_prompt(
+    connection: Connection, project: str, thread_id: str, run_id: str, newest: int | None = None
+) -> list[Message]:
+    """A thread's messages, oldest first: those that the run wrote, and of the others all or this many of the newest."""
     columns = tables.messages.c
-    statement = (
-        _rows.select.where(columns.project == project, columns.thread_id == thread_id)
-        .order_by(columns.create_time.desc(), columns.id.desc())
-        .limit(newest)
-    )
-    return _rows.all(connection, statement)[::-1]
+    of_thread = _rows.select.where(columns.project == project, columns.thread_id == thread_id)
+    order = (columns.create_time.desc(), columns.id.desc())
+    if newest is None:
+        return _rows.all(connection, of_thread.order_by(*order))[::-1]
+    others = of_thread.where(columns.run_id.is_distinct_from(run_id)).order_by(*order).limit(newest)
+    own = of_thread.where(columns.run_id == run_id).order_by(*order)
+    # A run's own messages are the newest: nobody else adds any while it locks the thread.
+    return [*_rows.all(connection, others)[::-1], *_rows.all(connection, own)[::-1]]
 
 
 def count(connection: Connection, project: str, thread_id: str) -> int:

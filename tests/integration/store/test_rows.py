@@ -341,12 +341,18 @@ async def test_prompt_has_the_newest_messages_oldest_first(database: Database) -
         dataclasses.replace(MESSAGE, id=ids.message_id(), create_time=TIME + timedelta(seconds=second // 2))
         for second in range(6)
     ]
+    # A run's own messages do not count as those that it answers.
+    written[4:] = [dataclasses.replace(message, run_id="run_own") for message in written[4:]]
     await database.write(lambda tx: insert_all(tx, [(threads, THREAD)]))
     await database.write(lambda tx: messages.insert(tx.connection, *written))
-    everything = await database.read(lambda connection: messages.list_for_prompt(connection, PROJECT, THREAD.id))
-    assert everything == written
-    newest = await database.read(lambda connection: messages.list_for_prompt(connection, PROJECT, THREAD.id, 3))
-    assert newest == written[3:]
+
+    async def prompt(newest: int | None = None) -> list[Message]:
+        return await database.read(
+            lambda connection: messages.list_for_prompt(connection, PROJECT, THREAD.id, "run_own", newest)
+        )
+
+    assert await prompt() == written
+    assert await prompt(3) == written[1:]
     assert await database.read(lambda connection: messages.count(connection, PROJECT, THREAD.id)) == 6
 
 
