@@ -136,7 +136,9 @@ class Writer:
 
         def work(tx: Transaction, events: list[EventDraft]) -> None:
             moment = now()
-            message, told = complete_message(opened.message, opened.draft.content(), moment, attachments=attached)
+            # Its metadata may be a client's by now.
+            row = messages.get(tx.connection, self._run.project, opened.message.id) or opened.message
+            message, told = complete_message(row, opened.draft.content(), moment, attachments=attached)
             step, step_told = advance_step(opened.step, StepStatus.COMPLETED, moment, opened.step.details, usage=usage)
             messages.update(tx.connection, message)
             steps.update(tx.connection, step)
