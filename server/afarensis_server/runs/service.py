@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -288,6 +289,8 @@ class Runs:
 
         def work(tx: Transaction) -> Run:
             run = _require(tx.connection, project, run_id)
+            # With the commit: whoever asked may be gone by then.
+            tx.after_commit(partial(self._engine.cancel, run_id))
             if run.status is RunStatus.CANCELLING:
                 return run
             try:
@@ -295,21 +298,28 @@ class Runs:
             except IllegalTransition:
                 raise RunNotCancellable(status=run.status) from None
             runs.update(tx.connection, cancelling)
+            if run.status is RunStatus.REQUIRES_ACTION:
+                queue.enqueue(tx.connection, cancelling)
             self._log.append(tx, project, run_id, [told])
             return cancelling
 
-        run = await self._database.write(work)
-        if self._engine.cancel(run_id):
-            return run
-        if await self._database.read(lambda connection: queue.is_held(connection, run_id)):
-            return run  # its worker sees it when it next looks
-        return await self._engine.end_idle(run, RunStatus.CANCELLED) or await self.get(project, run_id)
+        try:
+            run = await self._database.write(work)
+            if await self._database.read(lambda connection: queue.is_held(connection, run_id)):
+                return run  # its worker ends it
+            # Not by a worker: all may be busy.
+            return await self._engine.end_idle(run, RunStatus.CANCELLED) or await self.get(project, run_id)
+        except asyncio.CancelledError:
+            # It is in the queue: a worker ends it.
+            self._engine.wake()
+            raise
 
     async def delete_thread(self, project: str, thread_id: str) -> None:
         """Delete a thread with all that belongs to it; its run is cancelled and its session ended first.
 
         Raises ThreadNotFound.
         """
+        await self._threads.get(project, thread_id)  # another project's is not there, and nothing of it may end
         active = await self._database.read(lambda connection: runs.active_for_thread(connection, project, thread_id))
         if active is not None:
             with suppress(RunNotCancellable):  # it ended by itself meanwhile

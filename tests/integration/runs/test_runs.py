@@ -1,10 +1,11 @@
 """What clients see of runs, on a model endpoint that answers by script."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from afarensis_server.domain.events import EventType, MessageDelta
+from afarensis_server.domain.events import EventType, MessageDelta, RunEvent
 from afarensis_server.domain.runs import (
     FunctionCall,
     MessageCreation,
@@ -13,8 +14,11 @@ from afarensis_server.domain.runs import (
     RunStatus,
     StepStatus,
     ToolCalls,
+    TruncationStrategy,
+    TruncationType,
     Usage,
 )
+from afarensis_server.domain.sessions import SessionStatus
 from afarensis_server.domain.threads import MessageIncompleteReason, MessageStatus, TextContent
 from afarensis_server.domain.tools import CodeInterpreterTool, ToolChoice, ToolChoiceMode
 from afarensis_server.errors import (
@@ -25,14 +29,18 @@ from afarensis_server.errors import (
     RunNotFound,
     ThreadHasActiveRun,
     ThreadLocked,
+    ThreadNotFound,
     ToolOutputsMismatch,
 )
 from afarensis_server.runs.fields import RunFields
 from afarensis_server.runs.service import ToolOutput
+from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings
+from afarensis_server.store.database import Database
 from afarensis_server.store.pages import PageRequest
-from tests.support.scripted_model import Cut, Turn, Wait, call, calls, error, text
+from tests.support.sandbox import guest_python
+from tests.support.scripted_model import Cut, Delta, ScriptedModel, Turn, Wait, call, calls, error, text
 
-from .conftest import LOOKUP, PROJECT, Build, House
+from .conftest import LOOKUP, PROJECT, Build, House, build
 
 
 async def message_texts(house: House, thread_id: str) -> list[str]:
@@ -204,6 +212,20 @@ async def test_a_run_that_waits_for_its_client_is_cancelled_at_once(house: Build
     assert step.status is StepStatus.CANCELLED
 
 
+async def test_a_cancellation_holds_though_its_caller_is_gone(house: Build) -> None:
+    built = await house([Turn((Wait(asyncio.Event()),)), call("lookup", {"word": "x"})])
+    at_work = await built.run()
+    while not built.endpoint.requests:
+        await built.runs.wait(PROJECT, at_work.id, 0.05)
+    waiting = await built.settled(await built.run(LOOKUP))
+    for run in (at_work, waiting):
+        asked = asyncio.ensure_future(built.runs.cancel(PROJECT, run.id))
+        await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.wait([asked])
+        assert (await asyncio.wait_for(built.events(run), 10))[-1].type is EventType.RUN_CANCELLED
+
+
 async def test_a_run_expires_while_its_model_is_silent(house: Build) -> None:
     built = await house([Turn((Wait(asyncio.Event()),))])
     run = await built.settled(await built.run(ttl_seconds=1.0))
@@ -297,6 +319,31 @@ async def test_an_empty_reasoning_effort_is_the_providers_own(
     assert built.endpoint.requests[0].body.get("reasoning_effort") == asked
 
 
+async def test_the_last_messages_are_those_before_the_run(house: Build) -> None:
+    built = await house([call("lookup", {"word": "x"}).first(Delta({"content": "Let me look."})), text("y")])
+    newest = TruncationStrategy(TruncationType.LAST_MESSAGES, 1)
+    run = await built.settled(await built.run(LOOKUP, truncation_strategy=newest))
+    assert run.required_action is not None
+    await built.runs.submit_tool_outputs(PROJECT, run.id, [ToolOutput(run.required_action.calls[0].id, "y")])
+    await built.settled(run)
+    assert [message["role"] for message in built.endpoint.requests[1].body["messages"]] == ["user", "assistant", "tool"]
+
+
+async def test_metadata_given_to_a_message_that_is_being_written_stays(house: Build) -> None:
+    written = asyncio.Event()
+    built = await house([text("Hi").then(Wait(written))])
+    run = await built.run()
+    async for item in built.runs.follow_events(PROJECT, run.id, 0, 60.0):
+        if isinstance(item, RunEvent) and isinstance(item.payload, MessageDelta):
+            await built.threads.update_message(PROJECT, item.payload.message_id, {"seen": "yes"})
+            break
+    written.set()
+    await built.settled(run)
+    (message, _) = (await built.threads.list_messages(PROJECT, run.thread_id, PageRequest())).items
+    assert message.metadata == {"seen": "yes"}
+    assert message.content == (TextContent("Hi"),)
+
+
 async def test_the_same_request_id_creates_one_run(house: Build) -> None:
     built = await house([text("Hi")])
     thread, assistant = await built.thread(), await built.assistant()
@@ -348,6 +395,20 @@ async def test_deleting_a_thread_cancels_its_run_first(house: Build) -> None:
     await asyncio.wait_for(built.endpoint.requests[0].abandoned.wait(), 10)
     with pytest.raises(RunNotFound):
         await built.runs.get(PROJECT, run.id)
+
+
+async def test_deleting_a_thread_of_another_project_ends_nothing(database: Database, tmp_path: Path) -> None:
+    settings = LocalSandboxSettings(guest_python=guest_python(), work_directory=tmp_path / "sandbox", pool_size=1)
+    async with (
+        ScriptedModel([]) as endpoint,
+        LocalSandbox(settings) as driver,
+        build(database, tmp_path, endpoint, driver=driver) as built,
+    ):
+        session = await built.sessions.create(PROJECT, (await built.thread()).id)
+        assert session.thread_id is not None
+        with pytest.raises(ThreadNotFound):
+            await built.runs.delete_thread("another", session.thread_id)
+        assert (await built.sessions.get(PROJECT, session.id)).status is SessionStatus.ACTIVE
 
 
 async def test_a_reader_of_a_deleted_run_is_told(house: Build) -> None:
