@@ -122,16 +122,16 @@ async def test_a_zygote_that_can_start_nothing_leaks_nothing_and_says_why(tmp_pa
         zygote = driver._launcher._zygote
         assert zygote is not None
         parent = _parent(str(session._interpreter.pid))  # type: ignore[attr-defined] # the local driver's
-        before = len(list(Path(f"/proc/{parent}/fd").iterdir()))
+        before = _descriptors(parent)
         for _ in range(20):
             # No such user is mapped in the zygote's namespace.
             with pytest.raises(SandboxUnavailable, match="Error"):
                 await zygote.spawn("nobody", 2**31 - 1)
         # What it forked ends by itself, and with the next request at the latest it has taken note of that.
         async with asyncio.timeout(10):
-            while len(list(Path(f"/proc/{parent}/fd").iterdir())) > before:
+            while _descriptors(parent) > before:
                 await run(session, "1")
-        assert sum(_parent(path.name) == parent for path in Path("/proc").glob("[0-9]*")) == 1
+        assert _children(parent) == 1
 
 
 async def test_a_server_that_may_open_no_more_files_than_a_session_does_not_start(tmp_path: Path) -> None:
@@ -151,6 +151,14 @@ async def test_without_control_groups_only_a_server_that_requires_them_refuses(
             cgroups.Cgroups.find(mode)
     else:
         assert cgroups.Cgroups.find(mode).version == 0
+
+
+def _descriptors(pid: str) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def _children(pid: str) -> int:
+    return sum(_parent(path.name) == pid for path in Path("/proc").glob("[0-9]*"))
 
 
 def _parent(pid: str) -> str:

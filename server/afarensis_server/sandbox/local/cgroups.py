@@ -175,9 +175,7 @@ class Cgroups:
             problems.append(f"version {version}: only {', '.join(sorted(parents)) or 'nothing'} to use")
         detail = "; ".join(problems)
         if mode is CgroupMode.REQUIRED:
-            raise SandboxUnavailable(
-                f"this host gives no control groups, and the setting cgroups asks for them: {detail}"
-            )
+            raise SandboxUnavailable(f"the setting cgroups requires control groups, and this host gives none: {detail}")
         return cls(0, {}, detail)
 
     def create(self, name: str) -> Cgroup:
