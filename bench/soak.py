@@ -57,7 +57,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Private bytes of each process."""
+    """Bytes of each process that no file holds, also those that a zygote shares with its sessions."""
 
     server: int
     supervisor: int
@@ -87,7 +87,11 @@ class Soak:
                 tasks.create_task(work())
 
     async def count(self) -> Count:
-        """What there is, once it is the same twice: the pool refills and zygotes end in the background."""
+        """What there is, once it is the same twice: the pool refills in the background.
+
+        A zygote that was replaced ends with the last session it made, which may wait in the pool: some more are used.
+        """
+        await self.run(_WARM_UP // 10)
         deadline = time.monotonic() + _SETTLE_SECONDS
         before, now = None, self._count()
         while now != before and time.monotonic() < deadline:
@@ -96,10 +100,10 @@ class Soak:
         return now
 
     def memory(self) -> Memory:
-        """The memory of the three processes; of the zygotes, the youngest's."""
+        """The memory of the three processes; of the zygotes, the largest's."""
         gc.collect()
-        zygote = max(children(self._supervisor), key=_private)
-        return Memory(_private(os.getpid()), _private(self._supervisor), _private(zygote))
+        zygote = max(children(self._supervisor), key=_anonymous)
+        return Memory(_anonymous(os.getpid()), _anonymous(self._supervisor), _anonymous(zygote))
 
     async def _use(self, number: int) -> None:
         session = await self._driver.open(SessionSpec(f"soak-{number}", _LIMITS))
@@ -180,12 +184,9 @@ def _descriptors(pid: int) -> int:
         return 0  # a session's, to a server that is not root
 
 
-def _private(pid: int) -> int:
-    try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except PermissionError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in rollup if line.startswith(("Private_Dirty:", "Private_Clean:")))
+def _anonymous(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon:"))
 
 
 def _in_mib(memory: Memory) -> str:
