@@ -1,5 +1,6 @@
 """What every call shares: the API key, a deadline, and errors as ``afarensis.Error``."""
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -20,29 +21,30 @@ class _CallDetails(NamedTuple):
 class _Responses(Iterator[Any]):
     """The responses of a streaming call, raising Error; all else (``cancel()``, ``code()``...) is the call's own."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, reached: threading.Event) -> None:
         self._call = call
+        self._reached = reached
 
     def __iter__(self) -> "_Responses":
         return self
 
     def __next__(self) -> Any:
         try:
-            return next(self._call)
+            item = next(self._call)
         except grpc.RpcError as error:
-            raise Error.from_rpc(error) from error
+            raise _decoded(error, self._reached) from error
+        self._reached.set()
+        return item
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)
 
 
-def _raise_if_failed(call: Any) -> Any:
-    # A call started by `.future()` is not done yet and belongs to its caller, who sees grpc's own error.
-    if call.done() and not call.cancelled() and (error := call.exception()) is not None:
-        if isinstance(error, grpc.RpcError):
-            raise Error.from_rpc(error) from error
-        raise error
-    return call
+def _decoded(error: grpc.RpcError, reached: threading.Event) -> Error:
+    decoded = Error.from_rpc(error)
+    if not decoded.is_unreachable:
+        reached.set()
+    return decoded
 
 
 class CallInterceptor(
@@ -54,9 +56,11 @@ class CallInterceptor(
     """Adds the API key to every call, and a deadline to unary calls that have none.
 
     ``timeout`` is in seconds; None means no deadline, which streams never have: they last as long as what they carry.
+    ``reached`` is set once the server has answered.
     """
 
-    def __init__(self, api_key: str | None, timeout: float | None) -> None:
+    def __init__(self, api_key: str | None, timeout: float | None, reached: threading.Event) -> None:
+        self._reached = reached
         self._metadata: list[tuple[str, str | bytes]] = [("authorization", f"Bearer {api_key}")] if api_key else []
         self._timeout = timeout
 
@@ -70,18 +74,29 @@ class CallInterceptor(
             compression=details.compression,
         )
 
+    def _raise_if_failed(self, call: Any) -> Any:
+        # A call started by `.future()` is not done yet and belongs to its caller, who sees grpc's own error.
+        if call.done() and not call.cancelled():
+            if (error := call.exception()) is None:
+                self._reached.set()
+            elif isinstance(error, grpc.RpcError):
+                raise _decoded(error, self._reached) from error
+            else:
+                raise error
+        return call
+
     def intercept_unary_unary(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
-        return _raise_if_failed(continuation(self._details(client_call_details, self._timeout), request))
+        return self._raise_if_failed(continuation(self._details(client_call_details, self._timeout), request))
 
     def intercept_stream_unary(
         self, continuation: Callable[..., Any], client_call_details: Any, request_iterator: Any
     ) -> Any:
-        return _raise_if_failed(continuation(self._details(client_call_details, None), request_iterator))
+        return self._raise_if_failed(continuation(self._details(client_call_details, None), request_iterator))
 
     def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
-        return _Responses(continuation(self._details(client_call_details, None), request))
+        return _Responses(continuation(self._details(client_call_details, None), request), self._reached)
 
     def intercept_stream_stream(
         self, continuation: Callable[..., Any], client_call_details: Any, request_iterator: Any
     ) -> Any:
-        return _Responses(continuation(self._details(client_call_details, None), request_iterator))
+        return _Responses(continuation(self._details(client_call_details, None), request_iterator), self._reached)

@@ -36,11 +36,7 @@ def upload(
         metadata.size_bytes = content.tell()
     metadata.filename = metadata.filename or path.name
     metadata.request_id = metadata.request_id or str(uuid.uuid4())
-    while True:
-        try:
-            return stub.UploadFile(_upload_messages(path, metadata, progress or _ignore)).file
-        except Error as error:
-            retries.wait(error)
+    return retries.call(lambda: stub.UploadFile(_upload_messages(path, metadata, progress or _ignore)).file)
 
 
 def _upload_messages(path: Path, metadata: v1.UploadFileMetadata, progress: Progress) -> Iterator[v1.UploadFileRequest]:
@@ -62,7 +58,7 @@ def download(
     progress: Progress | None,
 ) -> v1.File:
     """Download to a temporary file beside the target, verify it, and only then rename it into place."""
-    file = stub.GetFile(v1.GetFileRequest(file_id=file_id)).file
+    file = retries.call(lambda: stub.GetFile(v1.GetFileRequest(file_id=file_id)).file)
     # The name comes from elsewhere: it must not lead out of the directory.
     target = path / Path(file.filename).name if path.is_dir() else path
     partial = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")

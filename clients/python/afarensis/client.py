@@ -1,6 +1,8 @@
 """The client: the stubs of every service over one channel, and what stubs make clumsy."""
 
+import re
 import threading
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +25,10 @@ DEFAULT_TARGET = "127.0.0.1:50051"
 #: Seconds a unary call may take: a little more than the longest wait that the server offers (WaitRun).
 DEFAULT_TIMEOUT = 660.0
 
+# gRPC's own schemes, which it reads itself.
+_GRPC_NAME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):")
+_HOST_AND_PORT = re.compile(r"(?P<host>[^\s:/?#@\[\]]+|\[[0-9a-fA-F:.]+(%\w+)?\])(:(?P<port>\d{1,5}))?")
+
 # Messages hold up to 2 MiB of file content, or a page of long messages; gRPC's own limit of 4 MiB is too close.
 _CHANNEL_OPTIONS = (("grpc.max_receive_message_length", 64 * 1024 * 1024),)
 
@@ -31,8 +37,9 @@ class Client:
     """A connection to an Afarensis server. Make one with ``afarensis.connect``; it may be shared by threads.
 
     Every call is there as in the contract, typed, and raises ``afarensis.Error`` when it fails, for example
-    ``client.threads.CreateThread(CreateThreadRequest())``. Only uploads, downloads and run streams are retried: the
-    client knows them to be safe to repeat.
+    ``client.threads.CreateThread(CreateThreadRequest())``. The methods of the client itself try again when the server
+    cannot be reached or says when to come back, as one does that restarts: they are safe to repeat. The calls of the
+    stubs are made once.
     """
 
     assistants: v1.AssistantServiceStub
@@ -50,7 +57,8 @@ class Client:
         self._channel = channel
         self._give_up_after = give_up_after
         self._closed = threading.Event()
-        calls = grpc.intercept_channel(channel, CallInterceptor(api_key, timeout))
+        self._reached = threading.Event()
+        calls = grpc.intercept_channel(channel, CallInterceptor(api_key, timeout, self._reached))
         self.assistants = v1.AssistantServiceStub(calls)
         self.threads = v1.ThreadServiceStub(calls)
         self.runs = v1.RunServiceStub(calls)
@@ -74,7 +82,7 @@ class Client:
         self.close()
 
     def _retries(self) -> Retries:
-        return Retries(self._give_up_after, self._closed)
+        return Retries(self._give_up_after, reached=self._reached, closed=self._closed)
 
     def upload(
         self,
@@ -136,9 +144,11 @@ class Client:
         Files that were deleted meanwhile are left out, and their places in the text left as they were.
         """
         files: dict[str, v1.File] = {}
+        retries = self._retries()
         for file_id in message_file_ids(message):
+            get = partial(self.files.GetFile, v1.GetFileRequest(file_id=file_id))
             try:
-                files[file_id] = self.files.GetFile(v1.GetFileRequest(file_id=file_id)).file
+                files[file_id] = retries.call(get).file
             except Error as error:
                 if error.status is not grpc.StatusCode.NOT_FOUND:
                     raise
@@ -157,18 +167,33 @@ def connect(
     """Connect to a server. It is reached at the first call, not here.
 
     Args:
-        target: ``host:port``, or any gRPC name.
+        target: ``host:port``, or any gRPC name like ``unix:/run/afarensis.sock``. The port is 50051 when none is given.
         api_key: Sent with every call, in clear text unless ``tls`` is on.
         tls: True for the certificate authorities of gRPC, or credentials of your own.
         timeout: Seconds for unary calls that set none of their own; None for no limit.
-        give_up_after: Seconds for which uploads, downloads and run streams try again without any success.
+        give_up_after: Seconds for which the client's own methods try again without any success; a few, at most, as
+            long as the server has never answered.
+
+    Raises:
+        ValueError: ``target`` is a URL, or no address at all.
     """
+    target = _address(target)
     if tls:
         credentials = grpc.ssl_channel_credentials() if tls is True else tls
         channel = grpc.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
     else:
         channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
     return Client(channel, api_key=api_key, timeout=timeout, give_up_after=give_up_after)
+
+
+def _address(target: str) -> str:
+    """The target with a port; ValueError when it is none."""
+    if _GRPC_NAME.match(target):
+        return target
+    found = _HOST_AND_PORT.fullmatch(target)
+    if found is None:
+        raise ValueError(f"A target is host:port, like {DEFAULT_TARGET}, not {target!r}.")
+    return f"{found['host']}:{found['port'] or DEFAULT_TARGET.rpartition(':')[2]}"
 
 
 def _duration(seconds: float) -> Duration:

@@ -9,6 +9,9 @@ from google.protobuf.message import DecodeError
 
 from afarensis._status import STATUS_METADATA_KEY, parse_details
 
+# How gRPC's own messages begin when there is no connection at all.
+_UNREACHABLE = ("failed to connect to all addresses", "DNS resolution failed")
+
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
@@ -39,6 +42,8 @@ class Error(Exception):
     violations: tuple[FieldViolation, ...]
     #: Seconds to wait before another try; None when the server did not say.
     retry_delay: float | None
+    #: Whether no connection to the server could be made.
+    is_unreachable: bool
     #: What to look for in the server's log after INTERNAL; empty otherwise.
     request_id: str
 
@@ -52,6 +57,7 @@ class Error(Exception):
         violations: tuple[FieldViolation, ...] = (),
         retry_delay: float | None = None,
         request_id: str = "",
+        is_unreachable: bool = False,
     ) -> None:
         super().__init__(status, message)
         self.status = status
@@ -61,6 +67,7 @@ class Error(Exception):
         self.violations = violations
         self.retry_delay = retry_delay
         self.request_id = request_id
+        self.is_unreachable = is_unreachable
 
     def __str__(self) -> str:
         text = f"{self.status.name}{f' {self.reason}' if self.reason else ''}: {self.message}"
@@ -76,7 +83,11 @@ class Error(Exception):
         call: Any = error  # RpcError promises nothing; the errors that grpc raises are calls as well
         if not isinstance(call, grpc.Call):
             return cls(grpc.StatusCode.UNKNOWN, str(error))
-        made = cls(call.code(), call.details() or "")
+        message = call.details() or ""
+        if call.code() is grpc.StatusCode.UNAVAILABLE and message.startswith(_UNREACHABLE):
+            told = f"{message}\nIs the server running? `make serve` starts one."
+            return cls(call.code(), told, is_unreachable=True)
+        made = cls(call.code(), message)
         for key, value in call.trailing_metadata() or ():
             if key == STATUS_METADATA_KEY and isinstance(value, bytes):
                 made._add_details(value)

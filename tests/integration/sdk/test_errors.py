@@ -1,3 +1,6 @@
+import time
+from pathlib import Path
+
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -85,6 +88,32 @@ def test_unreachable_server_is_unavailable_without_a_reason(server: ScriptedServ
 
     assert caught.value.status is grpc.StatusCode.UNAVAILABLE
     assert caught.value.reason == ""
+    assert "Is the server running? `make serve` starts one." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "target", ["http://127.0.0.1:50051", "https://host", "host:port", "host:1:2", "", ":50051", "a/b"]
+)
+def test_target_that_is_no_address_is_refused_at_once(target: str) -> None:
+    with pytest.raises(ValueError, match="A target is host:port"):
+        afarensis.connect(target)
+
+
+def test_port_may_be_left_out() -> None:
+    # Nothing listens at the default port of this address, so the error tells where the call went.
+    with afarensis.connect("127.0.0.9") as client, pytest.raises(afarensis.Error, match=r"127\.0\.0\.9:50051"):
+        client.threads.GetThread(v1.GetThreadRequest())
+
+
+def test_server_that_never_answered_is_waited_for_only_a_few_seconds(server: ScriptedServer, tmp_path: Path) -> None:
+    server.stop()
+    (tmp_path / "data.csv").touch()
+    began = time.monotonic()
+
+    with afarensis.connect(server.target) as client, pytest.raises(afarensis.Error, match="Is the server running"):
+        client.upload(tmp_path / "data.csv")
+
+    assert time.monotonic() - began < 10
 
 
 def test_future_of_a_call_gives_the_response(server: ScriptedServer, client: afarensis.Client) -> None:

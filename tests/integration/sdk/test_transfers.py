@@ -5,6 +5,8 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 
 import afarensis
 from afarensis import v1
@@ -173,3 +175,31 @@ def test_text_names_its_files_and_passes_over_deleted_ones(server: ScriptedServe
 
     assert resolved == "See file-a.csv and sandbox:/mnt/data/b."
     assert [file.id for file in files] == ["file-image", "file-a"]
+
+
+def shutting_down(context: grpc.ServicerContext) -> None:
+    details = (ErrorInfo(reason="SHUTTING_DOWN"), RetryInfo(retry_delay=Duration(nanos=50_000_000)))
+    abort(context, grpc.StatusCode.UNAVAILABLE, "The server is shutting down.", *details)
+
+
+def test_text_with_files_outlasts_a_restart_of_the_server(server: ScriptedServer, client: afarensis.Client) -> None:
+    annotation = v1.Annotation(start_index=4, end_index=24, file_path=v1.FilePathAnnotation(file_id="file-1"))
+    text = v1.TextContent(value="See sandbox:/mnt/data/x.", annotations=[annotation])
+    message = v1.Message(content=[v1.MessageContent(text=text)])
+    server.answer("GetFile", *[lambda _, context: shutting_down(context)] * 2, known)
+
+    told, files = client.text_with_files(message)
+
+    assert told == "See data.bin"
+    assert files == [FILE]
+
+
+def test_download_outlasts_a_restart_of_the_server_before_its_first_byte(
+    server: ScriptedServer, client: afarensis.Client, tmp_path: Path
+) -> None:
+    server.answer("GetFile", lambda _, context: shutting_down(context), known)
+    server.answer("DownloadFile", lambda request, _: sent(request))
+
+    client.download("file-1", tmp_path)
+
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT
