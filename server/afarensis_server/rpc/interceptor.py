@@ -18,6 +18,7 @@ from .context import DEFAULT_PROJECT, project_of_call
 from .disconnects import Context, send
 from .errors import RpcFailure, failure_of, internal_failure, knows
 from .parsing import parse
+from .required import check_required
 
 _log = structlog.get_logger("afarensis.rpc")
 
@@ -85,10 +86,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 def _reader(request_class: type[Message], takes_stream: bool) -> Callable[[Any], Any]:
     async def read_all(requests: AsyncIterator[bytes]) -> AsyncIterator[Message]:
         async for raw in requests:
-            yield parse(request_class, raw)
+            yield read(raw)
 
     def read(raw: bytes) -> Message:
-        return parse(request_class, raw)
+        request = parse(request_class, raw)
+        check_required(request)
+        return request
 
     return read_all if takes_stream else read
 

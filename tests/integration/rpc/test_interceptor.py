@@ -115,7 +115,7 @@ async def test_defect_is_logged_with_its_frames_and_without_its_message(log: io.
 
 async def test_call_belongs_to_the_default_project(log: io.StringIO) -> None:
     async with serving() as channel:
-        response = await pb.ThreadServiceStub(channel).GetThread(pb.GetThreadRequest())
+        response = await pb.ThreadServiceStub(channel).GetThread(pb.GetThreadRequest(thread_id="thread_x"))
     assert response.thread.id == "default"
 
 
@@ -125,7 +125,7 @@ async def test_client_that_goes_away_releases_all_at_once(log: io.StringIO, limi
     gc.disable()
     try:
         async with serving(files) as channel:
-            request = pb.DownloadFileRequest(limit_bytes=limit_bytes)
+            request = pb.DownloadFileRequest(file_id="file_x", limit_bytes=limit_bytes)
             call = pb.FileServiceStub(channel).DownloadFile(request)
             await anext(aiter(call))
             await files.begun.wait()
@@ -140,7 +140,7 @@ async def test_client_that_goes_away_releases_all_at_once(log: io.StringIO, limi
 async def test_deadline_releases_all_at_once(log: io.StringIO) -> None:
     files = Files()
     async with serving(files) as channel:
-        call = pb.FileServiceStub(channel).DownloadFile(pb.DownloadFileRequest(), timeout=0.2)
+        call = pb.FileServiceStub(channel).DownloadFile(pb.DownloadFileRequest(file_id="file_x"), timeout=0.2)
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             async for _ in call:
                 pass
@@ -153,11 +153,19 @@ async def test_streams_beyond_their_limit_are_refused_and_short_calls_go_on(log:
     files = Files()
     async with serving(files, CallLimits(calls=1, streams=1)) as channel:
         stub = pb.FileServiceStub(channel)
-        first = stub.DownloadFile(pb.DownloadFileRequest())
+        first = stub.DownloadFile(pb.DownloadFileRequest(file_id="file_x"))
         await anext(aiter(first))
         with pytest.raises(grpc.aio.AioRpcError) as failed:
-            await anext(aiter(stub.DownloadFile(pb.DownloadFileRequest())))
+            await anext(aiter(stub.DownloadFile(pb.DownloadFileRequest(file_id="file_x"))))
         assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "1 streams already" in (failed.value.details() or "")
-        await pb.ThreadServiceStub(channel).GetThread(pb.GetThreadRequest())
+        await pb.ThreadServiceStub(channel).GetThread(pb.GetThreadRequest(thread_id="thread_x"))
         first.cancel()
+
+
+async def test_request_without_the_id_it_needs_is_refused_before_it_is_served(log: io.StringIO) -> None:
+    async with serving() as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await pb.ThreadServiceStub(channel).GetThread(pb.GetThreadRequest())
+    assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert failed.value.details() == "Missing required parameter: 'thread_id'."
