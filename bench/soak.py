@@ -36,7 +36,7 @@ _TOGETHER = 4
 #: Sessions before the first count: what is made once is made by then.
 _WARM_UP = 50
 #: Seconds until what is ended in the background must be gone.
-_SETTLE_SECONDS = 10.0
+_SETTLE_SECONDS = 20.0
 #: Bytes by which the memory of a process may grow however many sessions there were.
 _MEMORY_SLACK = 16 * _MIB
 
@@ -91,11 +91,11 @@ class Soak:
 
         A zygote that was replaced ends with the last session it made, which may wait in the pool: some more are used.
         """
-        await self.run(_WARM_UP // 10)
         deadline = time.monotonic() + _SETTLE_SECONDS
         before, now = None, self._count()
         while now != before and time.monotonic() < deadline:
-            await asyncio.sleep(0.5)
+            await self.run(_TOGETHER)
+            await asyncio.sleep(1.0)
             before, now = now, self._count()
         return now
 
