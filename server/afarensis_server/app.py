@@ -39,7 +39,7 @@ from .sessions.executions import Executions
 from .sessions.outputs import OutputLimits
 from .sessions.service import Sessions
 from .sessions.settings import SessionSettings
-from .settings import Settings
+from .settings import LEAST, Settings
 from .store.database import Database
 from .threads.service import ThreadLimits, Threads
 from .validation import SharedLimits
@@ -135,6 +135,7 @@ def open_driver(settings: Settings, directory: Path) -> SandboxDriver:
             max_sessions=section.max_sessions,
             grace_seconds=section.grace_seconds,
             start_seconds=section.start_seconds,
+            answer_seconds=section.answer_seconds,
             first_user=section.first_user,
             spawns_per_zygote=section.spawns_per_zygote,
             max_open_files=section.open_files,
@@ -316,6 +317,7 @@ def _session_settings(settings: Settings) -> SessionSettings:
             output_bytes=section.output_bytes,
             display_bytes=section.display_bytes,
         ),
+        least=SessionLimits(**LEAST, output_bytes=1, display_bytes=1),
         outputs=OutputLimits(
             inline_bytes=section.inline_display_bytes,
             files=section.kept_files,

@@ -31,6 +31,10 @@ _SERVICE_LINK = re.compile(
 )
 _MASK = "********"
 
+# What pydantic finds wrong with a size, in the words of its parser.
+_BAD_SIZES = frozenset({"byte_size", "byte_size_unit"})
+_SIZE = "write bytes or a size like 512MiB"
+
 
 class ConfigurationError(Exception):
     """What is wrong with the configuration: one sentence or more, for whoever started the server."""
@@ -133,7 +137,7 @@ def _from_environment() -> dict[str, Any]:
             if _SERVICE_LINK.fullmatch(name):
                 continue
             raise ConfigurationError(
-                f"The environment variable {variable} is not a setting{_suggestion(name, known)}. "
+                f"The environment variable {variable} is not a setting{_suggestion(name, known)} "
                 "Unset it, or see `afarensis-server config reference`."
             )
     values: dict[str, dict[str, Any]] = EnvSettingsSource(Settings)()
@@ -156,14 +160,18 @@ def _names_in(values: Mapping[str, Any], source: str) -> Iterator[tuple[str, str
     known = dict(sections())
     for section, names in values.items():
         if section not in known:
-            raise ConfigurationError(f"There is no section '{section}'{_origin(source)}{_suggestion(section, known)}.")
+            places = [name for name, fields in known.items() if section in fields]
+            if places and not isinstance(names, Mapping):
+                below = " or ".join(f"[{name}]" for name in places)
+                raise ConfigurationError(f"`{section}`{_origin(source)} must stand below {below}.")
+            raise ConfigurationError(f"There is no section '{section}'{_origin(source)}{_suggestion(section, known)}")
         if not isinstance(names, Mapping):
             raise ConfigurationError(f"'{section}'{_origin(source)} must be a section, like [{section}].")
         for name in names:
             if name not in known[section]:
                 paths = [f"{section}.{name}" for section, fields in known.items() for name in fields]
                 path = f"{section}.{name}"
-                raise ConfigurationError(f"There is no setting '{path}'{_origin(source)}{_suggestion(path, paths)}.")
+                raise ConfigurationError(f"There is no setting '{path}'{_origin(source)}{_suggestion(path, paths)}")
             yield section, name
 
 
@@ -172,8 +180,9 @@ def _origin(source: str) -> str:
 
 
 def _suggestion(name: str, known: Any) -> str:
+    """How a sentence about an unknown name ends."""
     matches = get_close_matches(name, list(known), 1)
-    return f"; did you mean {matches[0]}?" if matches else ""
+    return f"; did you mean {matches[0]}?" if matches else "."
 
 
 def _sentence(problem: Any, sources: Mapping[str, str]) -> str:
@@ -183,7 +192,10 @@ def _sentence(problem: Any, sources: Mapping[str, str]) -> str:
     named = path
     if source == "environment" and names:
         named = variable_of(section, names[0])
-    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error" and names:
+        # A sentence of our own, which says what it got.
+        return f"{named}: {problem['ctx']['error']}."
+    message = _SIZE if problem["type"] in _BAD_SIZES else problem["msg"].removeprefix("Value error, ")
     got = ""
     if names and source is not None and not _is_secret(section, names[0]):
         got = f" (got {problem['input']!r})"

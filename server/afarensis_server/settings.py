@@ -6,10 +6,21 @@ this module: `app` hands each what concerns it.
 """
 
 import ipaddress
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 _KIB = 1024
@@ -17,6 +28,32 @@ _MIB = 1024 * _KIB
 _GIB = 1024 * _MIB
 
 Bytes = Annotated[ByteSize, Field(gt=0)]
+
+#: The least of each limit with which an interpreter opens, imports numpy, pandas and pyplot, and saves a small plot.
+LEAST: Mapping[str, Any] = {
+    "memory_bytes": 64 * _MIB,
+    "cpu_cores": 0.05,
+    "processes": 4,
+    "open_files": 32,
+    "disk_bytes": 1 * _MIB,
+    "disk_inodes": 16,
+}
+
+
+def _enough(name: str) -> Callable[[float], float]:
+    least: float = LEAST[name]
+
+    def check(value: float) -> float:
+        if value >= least:
+            return value
+        if name.endswith("_bytes"):
+            raise ValueError(
+                f"{int(value)} bytes is too little for an interpreter; the least is {least // _MIB:g}MiB. "
+                "Sizes without a unit are bytes"
+            )
+        raise ValueError(f"{value:g} is too little for an interpreter; the least is {least:g}")
+
+    return check
 
 
 class Section(BaseModel):
@@ -113,6 +150,8 @@ class SandboxSection(Section):
     """The first of the user ids that sessions get, one each, when the server is root. Nobody else may have them."""
     start_seconds: PositiveFloat = 60.0
     """How long an interpreter may take to start."""
+    answer_seconds: PositiveFloat = 15.0
+    """How long the processes behind the sandbox may take to answer before what was asked of them fails."""
     grace_seconds: PositiveFloat = 3.0
     """How long interrupted code may take to end by itself before its interpreter is killed."""
     spawns_per_zygote: PositiveInt = 1_000
@@ -121,18 +160,18 @@ class SandboxSection(Section):
     """Interpreters that are kept ready, so that a session opens at once."""
     max_sessions: PositiveInt = 1_000
     """Sessions that are open at the same time; more are refused with SANDBOX_CAPACITY."""
-    memory_bytes: Bytes = ByteSize(1 * _GIB)
-    """Memory of one session's interpreter and all it starts."""
-    cpu_cores: PositiveFloat = 1.0
-    """CPU cores that one session may keep busy."""
-    processes: PositiveInt = 128
-    """Processes and threads of one session at a time."""
-    open_files: PositiveInt = 1_024
-    """Open file descriptors of one process in a session."""
-    disk_bytes: Bytes = ByteSize(1 * _GIB)
-    """Bytes that one session may write below /mnt/data, and again below /tmp."""
-    disk_inodes: PositiveInt = 10_000
-    """Files and directories that one session may create below /mnt/data, and again below /tmp."""
+    memory_bytes: Annotated[ByteSize, AfterValidator(_enough("memory_bytes"))] = ByteSize(1 * _GIB)
+    """Memory of one session's interpreter and all it starts; at least 64 MiB."""
+    cpu_cores: Annotated[float, AfterValidator(_enough("cpu_cores"))] = 1.0
+    """CPU cores that one session may keep busy; at least 0.05."""
+    processes: Annotated[int, AfterValidator(_enough("processes"))] = 128
+    """Processes and threads of one session at a time; at least 4."""
+    open_files: Annotated[int, AfterValidator(_enough("open_files"))] = 1_024
+    """Open file descriptors of one process in a session; at least 32."""
+    disk_bytes: Annotated[ByteSize, AfterValidator(_enough("disk_bytes"))] = ByteSize(1 * _GIB)
+    """Bytes that one session may write below /mnt/data, and again below /tmp; at least 1 MiB."""
+    disk_inodes: Annotated[int, AfterValidator(_enough("disk_inodes"))] = 10_000
+    """Files and directories that one session may create below /mnt/data, and again below /tmp; at least 16."""
     output_bytes: Bytes = ByteSize(1 * _MIB)
     """Bytes of standard output and error of one execution that are passed on; the rest is counted and dropped."""
     display_bytes: Bytes = ByteSize(16 * _MIB)

@@ -50,6 +50,19 @@ def test_variable_that_is_no_setting_is_refused(name: str, monkeypatch: pytest.M
         load()
 
 
+def test_suggestion_ends_with_one_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, end in (
+        ("sandbox.memory_byte", "did you mean sandbox.memory_bytes?"),
+        ("sandbox.zzzzzzzz", "'sandbox.zzzzzzzz'."),
+    ):
+        with pytest.raises(ConfigurationError) as refused:
+            load({name: "1"})
+        assert str(refused.value).endswith(end)
+    monkeypatch.setenv("AFARENSIS_SANDBOX_POOLSIZE", "1")
+    with pytest.raises(ConfigurationError, match=r"did you mean AFARENSIS_SANDBOX_POOL_SIZE\? Unset it"):
+        load()
+
+
 def test_close_name_is_suggested() -> None:
     with pytest.raises(
         ConfigurationError, match=r"There is no setting 'sandbox.poolsize'; did you mean sandbox.pool_s"
@@ -73,6 +86,8 @@ def test_variables_that_kubernetes_puts_beside_a_service_are_passed_over(
     [
         ("[sandbox\n", "is not valid TOML"),
         ("[sandboxes]\n", "There is no section 'sandboxes' (from the configuration file); did you mean sandbox?"),
+        ('listen = "127.0.0.1:1"\n', "`listen` (from the configuration file) must stand below [server]."),
+        ("ttl_seconds = 5\n", "`ttl_seconds` (from the configuration file) must stand below [runs]."),
         ("sandbox = 1\n", "'sandbox' (from the configuration file) must be a section, like [sandbox]."),
         ("[sandbox]\npool = 1\n", "There is no setting 'sandbox.pool' (from the configuration file)"),
     ],
@@ -94,7 +109,23 @@ def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     ("path", "value", "expected"),
     [
         ("sandbox.pool_size", "many", "sandbox.pool_size: input should be a valid integer"),
-        ("sandbox.memory_bytes", "1 horse", "sandbox.memory_bytes: could not interpret byte unit"),
+        ("sandbox.memory_bytes", "1 horse", "sandbox.memory_bytes: write bytes or a size like 512MiB (got '1 horse')."),
+        ("sandbox.memory_bytes", "much", "sandbox.memory_bytes: write bytes or a size like 512MiB (got 'much')."),
+        (
+            "sandbox.memory_bytes",
+            "512",
+            "512 bytes is too little for an interpreter; the least is 64MiB. Sizes without a unit are bytes.",
+        ),
+        ("sandbox.disk_bytes", "0", "sandbox.disk_bytes: 0 bytes is too little for an interpreter; the least is 1MiB."),
+        (
+            "sandbox.cpu_cores",
+            "0.01",
+            "sandbox.cpu_cores: 0.01 is too little for an interpreter; the least is 0.05.",
+        ),
+        ("sandbox.cpu_cores", "nan", "sandbox.cpu_cores: nan is too little for an interpreter; the least is 0.05."),
+        ("sandbox.processes", "1", "sandbox.processes: 1 is too little for an interpreter; the least is 4."),
+        ("sandbox.open_files", "-1", "sandbox.open_files: -1 is too little for an interpreter; the least is 32."),
+        ("sandbox.disk_inodes", "1", "sandbox.disk_inodes: 1 is too little for an interpreter; the least is 16."),
         ("server.log_level", "loud", "server.log_level: input should be 'debug', 'info', 'warning' or 'error'"),
         ("server.listen", "50051", "listen must be host:port"),
         ("server.listen", "127.0.0.1:99999", "listen must be host:port"),

@@ -13,6 +13,17 @@ class SessionSettings:
 
     limits: SessionLimits
     outputs: OutputLimits = OutputLimits()
+    #: What every session needs for its interpreter; the creator of one may choose limits between these and the above.
+    least: SessionLimits = SessionLimits(
+        memory_bytes=64 * 1024 * 1024,
+        cpu_cores=0.05,
+        processes=4,
+        open_files=32,
+        disk_bytes=1024 * 1024,
+        disk_inodes=16,
+        output_bytes=1,
+        display_bytes=1,
+    )
     #: Files that the creator of a session, and who adds more, may put into it.
     files: int = 20
     #: Seconds without an execution after which a session ends.

@@ -120,7 +120,12 @@ def test_execution_that_cannot_be_is_refused(
     ("request_", "field"),
     [
         (pb.CreateSessionRequest(limits=pb.SessionLimits(memory_bytes=2**50)), "limits.memory_bytes"),
+        (pb.CreateSessionRequest(limits=pb.SessionLimits(memory_bytes=512)), "limits.memory_bytes"),
+        (pb.CreateSessionRequest(limits=pb.SessionLimits(cpu_cores=0.01)), "limits.cpu_cores"),
         (pb.CreateSessionRequest(limits=pb.SessionLimits(processes=0)), "limits.processes"),
+        (pb.CreateSessionRequest(limits=pb.SessionLimits(open_files=3)), "limits.open_files"),
+        (pb.CreateSessionRequest(limits=pb.SessionLimits(disk_bytes=4_096)), "limits.disk_bytes"),
+        (pb.CreateSessionRequest(limits=pb.SessionLimits(disk_inodes=1)), "limits.disk_inodes"),
         (pb.CreateSessionRequest(lifetime=Duration(seconds=86_401)), "lifetime"),
         (pb.CreateSessionRequest(lifetime=Duration(seconds=60), idle_timeout=Duration(seconds=61)), "idle_timeout"),
         (pb.CreateSessionRequest(name="x" * 257), "name"),
@@ -132,6 +137,14 @@ def test_session_that_cannot_be_is_refused(
 ) -> None:
     refusal = refused(lambda: sessions.CreateSession(request_))
     assert (refusal.code, refusal.fields) == (grpc.StatusCode.INVALID_ARGUMENT, [field])
+
+
+def test_idle_timeout_above_the_lifetime_is_told_what_to_do(sessions: pb.SessionServiceStub) -> None:
+    request = pb.CreateSessionRequest(lifetime=Duration(seconds=60), idle_timeout=Duration(seconds=61))
+    assert refused(lambda: sessions.CreateSession(request)).message == (
+        "Invalid 'idle_timeout': expected more than 0s and at most 60s, which is its lifetime (ask for a longer one "
+        "too), but got 61s instead."
+    )
 
 
 def test_session_of_an_unknown_thread_or_file_is_refused(sessions: pb.SessionServiceStub) -> None:

@@ -6,7 +6,7 @@ from afarensis import v1 as pb
 
 from ...domain.sessions import Session, SessionFile, SessionLimits, SessionStatus
 from ...sessions.settings import SessionSettings, SessionWishes
-from ...validation import Reason, Violations, check_file_ids, check_metadata, check_request_id
+from ...validation import Violations, check_file_ids, check_metadata, check_request_id
 from .values import duration_message, enum_numbers, enum_value, inverse, positive_seconds, timestamp_message
 
 _NAME_CHARACTERS = 256
@@ -68,13 +68,19 @@ def session_status_value(number: int) -> SessionStatus | None:
 def session_wishes(request: pb.CreateSessionRequest, settings: SessionSettings) -> SessionWishes:
     """What the creator of a session chooses, within what the server allows."""
     found = Violations()
-    limits = _limits_value(request.limits, settings.limits, found)
+    limits = _limits_value(request.limits, settings, found)
     life = settings.life_seconds
     if request.HasField("lifetime"):
         life = positive_seconds(request.lifetime, "lifetime", settings.max_life_seconds, found)
     idle = min(settings.idle_seconds, life)
     if request.HasField("idle_timeout"):
-        idle = positive_seconds(request.idle_timeout, "idle_timeout", life, found)
+        idle = positive_seconds(
+            request.idle_timeout,
+            "idle_timeout",
+            life,
+            found,
+            maximum_is="which is its lifetime (ask for a longer one too)",
+        )
     check_request_id(found, request.request_id)
     found.string("name", request.name, maximum=_NAME_CHARACTERS)
     check_metadata(found, "metadata", request.metadata)
@@ -85,12 +91,10 @@ def session_wishes(request: pb.CreateSessionRequest, settings: SessionSettings) 
     )
 
 
-def _limits_value(message: pb.SessionLimits, server: SessionLimits, found: Violations) -> SessionLimits:
+def _limits_value(message: pb.SessionLimits, settings: SessionSettings, found: Violations) -> SessionLimits:
     # What the server is configured with is both the default and the most.
     wanted = {field.name: value for field, value in message.ListFields()}
     for name, value in wanted.items():
-        path = f"limits.{name}"
-        found.number(path, value, maximum=getattr(server, name))
-        if value <= 0:
-            found.add(path, Reason.OUT_OF_RANGE_VALUE, f"Invalid '{path}': must be more than 0.")
-    return replace(server, **wanted)
+        least, most = getattr(settings.least, name), getattr(settings.limits, name)
+        found.number(f"limits.{name}", value, minimum=least, maximum=most)
+    return replace(settings.limits, **wanted)

@@ -79,10 +79,18 @@ def given(request: Message, name: str) -> Any:
     return getattr(request, name)
 
 
-def positive_seconds(duration: Duration, path: str, maximum: float, found: Violations) -> float:
-    """The seconds of a duration that must be more than 0 and at most ``maximum``."""
+def positive_seconds(
+    duration: Duration, path: str, maximum: float, found: Violations, *, maximum_is: str = ""
+) -> float:
+    """The seconds of a duration that must be more than 0 and at most ``maximum``; ``maximum_is`` says what that is."""
     seconds = seconds_value(duration, path, found)
-    found.number(path, seconds, maximum=maximum)
-    if seconds <= 0:
-        found.add(path, Reason.OUT_OF_RANGE_VALUE, f"Invalid '{path}': must be more than 0 seconds.")
+    if not 0 < seconds <= maximum:
+        limit = f"{_shown(maximum)}{f', {maximum_is}' if maximum_is else ''}"
+        text = f"Invalid '{path}': expected more than 0s and at most {limit}, but got {_shown(seconds)} instead."
+        found.add(path, Reason.OUT_OF_RANGE_VALUE, text)
     return seconds
+
+
+def _shown(seconds: float) -> str:
+    """A duration as protobuf writes it in JSON: ``90s``, ``0.5s``."""
+    return duration_message(seconds).ToJsonString()
