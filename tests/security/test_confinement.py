@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from afarensis_server.sandbox.driver import SandboxUnavailable, SessionSpec
+from afarensis_server.sandbox.driver import SandboxSession, SandboxUnavailable, SessionSpec
 from afarensis_server.sandbox.local import CgroupMode, LocalSandbox, LocalSandboxSettings, cgroups, zygotes
+from afarensis_server.sandbox.local.zygote import syscalls
 from tests.support.sandbox import LIMITS, guest_python, opened, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -28,6 +29,20 @@ def park(control, data_directory, _park=park):
     return _park(control, data_directory)
 """
 
+#: Leaves a descriptor of a directory that is nowhere below the root, as a defect of ours might.
+_DIRECTORY_OUTSIDE = """
+
+def park(control, data_directory, _park=park):
+    import ctypes
+    libc = ctypes.CDLL(None)
+    assert libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 0, None) == 0
+    with open("/tmp/canary", "w") as canary:
+        canary.write("secret")
+    os.dup2(os.open("/tmp", os.O_RDONLY | os.O_DIRECTORY), 100)
+    assert libc.umount2(b"/tmp", 2) == 0
+    return _park(control, data_directory)
+"""
+
 
 def settings(directory: Path, **changes: object) -> LocalSandboxSettings:
     return LocalSandboxSettings(guest_python=guest_python(), work_directory=directory / "work", **changes)  # type: ignore[arg-type] # named as the settings are
@@ -36,14 +51,50 @@ def settings(directory: Path, **changes: object) -> LocalSandboxSettings:
 async def test_an_interpreter_with_a_thread_of_a_library_s_own_runs_no_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guest = tmp_path / "guest"
-    shutil.copytree(zygotes._GUEST_CODE, guest)
-    with (guest / "runner.py").open("a") as runner:
-        runner.write(_NATIVE_THREAD)
-    monkeypatch.setattr(zygotes, "_GUEST_CODE", guest)
+    monkeypatch.setattr(zygotes, "_GUEST_CODE", _guest_with(_NATIVE_THREAD, tmp_path / "guest"))
     with pytest.raises(SandboxUnavailable, match="2 threads run"):
         async with LocalSandbox(settings(tmp_path, pool_size=0)):
             pass
+
+
+async def test_a_directory_outside_that_was_left_open_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if syscalls.landlock_version() < 2:
+        pytest.skip("the kernel has no Landlock")
+    monkeypatch.setattr(zygotes, "_GUEST_CODE", _guest_with(_DIRECTORY_OUTSIDE, tmp_path / "guest"))
+    async with LocalSandbox(settings(tmp_path, pool_size=0)) as driver, opened(driver) as session:
+        for attack in (
+            "os.open('canary', os.O_RDONLY, dir_fd=100)",
+            "os.open('new', os.O_WRONLY | os.O_CREAT, dir_fd=100)",
+            "os.listdir(os.open('.', os.O_RDONLY, dir_fd=100))",
+            "os.unlink('canary', dir_fd=100)",
+        ):
+            assert (await run(session, f"import os\n{attack}")).error == "PermissionError", attack
+
+
+@pytest.mark.parametrize("place", ["/mnt/data", "/tmp", "/dev/shm"])
+async def test_files_of_the_session_s_own_can_be_made_moved_linked_and_removed(
+    session: SandboxSession, place: str
+) -> None:
+    code = f"""
+import os, shutil, socket
+os.chdir({place!r})
+os.makedirs("a/b"); open("a/b/f", "w").write("x"); os.rename("a/b/f", "f"); os.link("f", "a/g"); os.symlink("f", "l")
+os.truncate("f", 0); os.mkfifo("p"); s = socket.socket(socket.AF_UNIX); s.bind("s"); s.listen(); os.replace("a", "c")
+socket.socket(socket.AF_UNIX).connect("s"); open("/dev/null", "w").write("x"); open("/dev/stdout", "w").write("out")
+names = sorted(os.listdir()); shutil.rmtree("c"); [os.unlink(name) for name in os.listdir()]; names, os.listdir()
+"""
+    cell = await run(session, code)
+    assert (cell.stdout, cell.value) == ("out", "(['c', 'f', 'l', 'p', 's'], [])"), cell.result.error
+
+
+def _guest_with(code: str, directory: Path) -> Path:
+    """The guest with an addition that runs while it parks."""
+    shutil.copytree(zygotes._GUEST_CODE, directory)
+    with (directory / "runner.py").open("a") as runner:
+        runner.write(code)
+    return directory
 
 
 def _environment(place: Path, python: Path) -> Path:

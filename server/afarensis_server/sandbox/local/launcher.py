@@ -98,7 +98,8 @@ class Launcher:
         """Start an interpreter in a seat, parked."""
         zygote = await self._current_zygote()
         try:
-            interpreter = await zygote.spawn(f"interpreter-{next(self._names)}", seat.user)
+            owner = self._settings.first_user + seat.user if self.distinct_users else None
+            interpreter = await zygote.spawn(f"interpreter-{next(self._names)}", seat.user, owner)
         except SandboxUnavailable:
             # It may hang. Its sessions go on without it, and the next one is a fresh one's.
             if self._zygote is zygote:

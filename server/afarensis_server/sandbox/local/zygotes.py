@@ -119,24 +119,28 @@ class Zygote:
             os.close(errors)
         return zygote
 
-    async def spawn(self, name: str, user: int) -> Interpreter:
-        """Fork an interpreter, which parks until it is activated."""
+    async def spawn(self, name: str, user: int, owner: int | None = None) -> Interpreter:
+        """Fork an interpreter, which parks until it is activated. The host user ``owner`` is to own its pipes."""
         self.spawned += 1
         self._spawning += 1
         try:
-            self._interpreters[name] = interpreter = await self._fork(name, user)
+            self._interpreters[name] = interpreter = await self._fork(name, user, owner)
         finally:
             self._spawning -= 1
             self._end_if_idle()
         return interpreter
 
-    async def _fork(self, name: str, user: int) -> Interpreter:
+    async def _fork(self, name: str, user: int, owner: int | None) -> Interpreter:
         assert self._peer is not None
         ours, theirs = socket.socketpair()
         stdout, stdout_end = os.pipe()
         stderr, stderr_end = os.pipe()
         kept = [stdout, stderr]
         try:
+            if owner is not None:
+                # Else nobody in the session may open them by name, as in ``echo oops > /dev/stderr``.
+                os.fchown(stdout_end, owner, owner)
+                os.fchown(stderr_end, owner, owner)
             descriptors = (theirs.fileno(), stdout_end, stderr_end)
             (pidfd,) = await self._peer.request("spawn", descriptors, name=name, user=user)
             interpreter = Interpreter(name, user, pidfd, ours, stdout, stderr)

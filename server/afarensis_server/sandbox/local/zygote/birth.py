@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import jail, privileges, seccomp, syscalls
+from . import jail, landlock, privileges, seccomp, syscalls
 
 _CONTROL = 3
 #: Bytes of the one message that a parked child waits for.
@@ -33,9 +33,10 @@ class Birth:
         """
         try:
             self._isolate(control, stdout, stderr, mapped)
+            rules = landlock.begin()
             interpreter = self._runner.park(socket.socket(fileno=_CONTROL), jail.DATA_DIRECTORY)
             activation, tree = _await_activation(interpreter.control)
-            self._confine(activation, tree)
+            self._confine(activation, tree, rules)
         except BaseException:
             # The server passes it on to its log: nothing of a user's has run yet.
             os.write(2, traceback.format_exc().encode())
@@ -57,7 +58,7 @@ class Birth:
         syscalls.mount("proc", "/proc", "proc", flags, "hidepid=2,subset=pid")
         privileges.limit_capabilities()
 
-    def _confine(self, activation: dict[str, Any], tree: int) -> None:
+    def _confine(self, activation: dict[str, Any], tree: int, rules: int | None) -> None:
         writable = syscalls.MS_NOSUID | syscalls.MS_NODEV
         size, inodes = activation["disk_bytes"], activation["disk_inodes"]
         options = f"size={size},nr_inodes={inodes},mode=1777"
@@ -76,6 +77,8 @@ class Birth:
             # Capabilities and filters are a thread's own: another one would keep the rights that this one gives up.
             raise RuntimeError(f"{threads} threads run, where one must be confined")
         privileges.drop_capabilities()
+        if rules is not None:
+            landlock.confine(rules, jail.WRITABLE)
         program = seccomp.PROGRAMS[activation["memory_is_counted"]]
         if program:  # else the server's probe says that it is missing
             syscalls.install_filter(program)

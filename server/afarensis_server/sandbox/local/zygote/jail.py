@@ -15,12 +15,14 @@ from .privileges import SESSION_USER
 #: Where our own packages lie inside, ``afarensis_guest`` and ``afarensis_zygote``.
 CODE_DIRECTORY = "/opt/afarensis"
 DATA_DIRECTORY = "/mnt/data"
+#: Where a session may write.
+WRITABLE = (DATA_DIRECTORY, "/tmp", "/dev/shm")  # noqa: S108 - the session's own
 #: Where a virtual environment lies inside. It can be anywhere on the host, also where sessions have their own files.
 _ENVIRONMENT = Path(CODE_DIRECTORY, "python")
 
-_SESSION_PLACES = (DATA_DIRECTORY, "/proc", "/tmp", "/dev/shm")  # noqa: S108 - the session's own
+_SESSION_PLACES = ("/proc", *WRITABLE)
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-_DEVICES = ("null", "zero", "full", "random", "urandom")
+DEVICES = ("null", "zero", "full", "random", "urandom")
 _LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 #: The only host files of /etc: how libraries and fonts are found, and nothing about the host.
 _ETC_FROM_HOST = ("alternatives", "fonts", "ld.so.cache", "mime.types")
@@ -116,7 +118,7 @@ class _Builder:
     def _add_devices(self) -> None:
         dev = self._inside(Path("/dev"))
         dev.mkdir()
-        for name in _DEVICES:
+        for name in DEVICES:
             # Read-only is the node, not the device behind it.
             self._bind(Path("/dev", name), Path("/dev", name), syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID)
         for name, target in _LINKS.items():

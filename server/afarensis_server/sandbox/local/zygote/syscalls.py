@@ -20,6 +20,9 @@ _CLONE3 = 435
 _CLOSE_RANGE = 436
 _OPENAT2 = 437
 _MOUNT_SETATTR = 442
+_LANDLOCK_CREATE_RULESET = 444
+_LANDLOCK_ADD_RULE = 445
+_LANDLOCK_RESTRICT_SELF = 446
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
@@ -42,6 +45,8 @@ MOUNT_ATTR_NODEV = 0x4
 _OPEN_TREE_CLONE = 0x1
 _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
+_LANDLOCK_CREATE_RULESET_VERSION = 1
+_LANDLOCK_RULE_PATH_BENEATH = 1
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -185,6 +190,29 @@ def install_filter(program: bytes) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     value = _FilterProgram(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
     _call("seccomp", _SECCOMP[MACHINE], 1, 0, ctypes.byref(value))
+
+
+def landlock_version() -> int:
+    """The version of Landlock's interface, 0 where the kernel has none."""
+    try:
+        return _call("landlock", _LANDLOCK_CREATE_RULESET, 0, 0, _LANDLOCK_CREATE_RULESET_VERSION)
+    except OSError:
+        return 0
+
+
+def landlock_create_ruleset(attributes: bytes) -> int:
+    """Call landlock_create_ruleset(2); the descriptor of the rules."""
+    return _call("landlock_create_ruleset", _LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
+
+
+def landlock_add_rule(rules: int, rule: bytes) -> None:
+    """Call landlock_add_rule(2) with what is allowed beneath a path."""
+    _call("landlock_add_rule", _LANDLOCK_ADD_RULE, rules, _LANDLOCK_RULE_PATH_BENEATH, rule, 0)
+
+
+def landlock_restrict_self(rules: int) -> None:
+    """Call landlock_restrict_self(2)."""
+    _call("landlock_restrict_self", _LANDLOCK_RESTRICT_SELF, rules, 0)
 
 
 def supported() -> bool:
