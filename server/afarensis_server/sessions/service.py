@@ -17,6 +17,7 @@ from ..domain.executions import ExecutionEvent, ExecutionResult, FileItem, Start
 from ..domain.files import File
 from ..domain.sessions import KeptFile, Session, SessionStatus
 from ..errors import (
+    DatabaseUnavailable,
     RequestIdReused,
     SandboxCapacity,
     SandboxDown,
@@ -54,6 +55,8 @@ _log = structlog.get_logger(__name__)
 OnInsert = Callable[[Transaction, str], None]
 
 _CREATE = "CreateSession"
+#: Seconds between attempts to store the end of a session.
+_RETRY_SECONDS = 1.0
 
 
 class Sessions:
@@ -73,6 +76,7 @@ class Sessions:
         self._opening: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._changed = asyncio.Event()
         self._reaper: asyncio.Task[None] | None = None
+        self._leaving = False
 
     async def __aenter__(self) -> Self:
         # What an earlier process left open died with it.
@@ -86,8 +90,13 @@ class Sessions:
         if self._reaper is not None:
             self._reaper.cancel()
             await asyncio.wait({self._reaper})
+        self._leaving = True
         left = [*self._live.values(), *self._ending.values()]
-        await asyncio.gather(*(self._end(live, SessionStatus.CLOSED) for live in left))
+        # Every one to its end, also when another could not be ended: what goes next is what they use.
+        ends = await asyncio.gather(*(self._end(live, SessionStatus.CLOSED) for live in left), return_exceptions=True)
+        for live, end in zip(left, ends, strict=True):
+            if isinstance(end, BaseException):
+                _log.error("session could not be ended", session_id=live.id, exc_info=end)
 
     # --- what clients ask for -----------------------------------------------------------------------------------------
 
@@ -340,9 +349,10 @@ class Sessions:
         try:
             live.follows_another = await self._database.write(lambda tx: _insert(tx, row, layout.kept, on_insert))
         except BaseException:
-            # The row is stored even when only the caller was cancelled; the thread could have no other session then.
+            # The row is stored even when only the caller was cancelled; the thread could have no other session then,
+            # and whoever repeats the request would be given this one.
             try:
-                await self._database.write(lambda tx: session_rows.delete(tx.connection, project, session_id))
+                await self._database.write(lambda tx: _undo_insert(tx, row))
             finally:
                 await sandbox.close()
             raise
@@ -375,11 +385,22 @@ class Sessions:
     async def _finish(self, live: LiveSession) -> None:
         try:
             # The row first: the thread's next session must not find another active one.
-            await self._database.write(lambda tx: session_rows.update(tx.connection, live.row))
+            stored = await self._store_end(live)
             await live.sandbox.close()
+            while not stored and not self._leaving:
+                await asyncio.sleep(_RETRY_SECONDS)
+                stored = await self._store_end(live)
             _log.info("session ended", session_id=live.id, status=live.row.status)
         finally:
             del self._ending[live.id]
+
+    async def _store_end(self, live: LiveSession) -> bool:
+        """Whether the row says that the session has ended. Where it cannot be written, the next start does it."""
+        try:
+            return await self._database.write(lambda tx: session_rows.update(tx.connection, live.row))
+        except DatabaseUnavailable as error:
+            _log.warning("end of session not stored yet", session_id=live.id, error=str(error))
+            return False
 
     def _lock(self, key: str) -> asyncio.Lock:
         return self._opening.setdefault(key, asyncio.Lock())
@@ -423,6 +444,11 @@ class Sessions:
 def _expiry(row: Session, used: datetime) -> datetime:
     idle = used + timedelta(seconds=row.idle_seconds)
     return min(idle, row.create_time + timedelta(seconds=row.life_seconds))
+
+
+def _undo_insert(tx: Transaction, row: Session) -> None:
+    session_rows.delete(tx.connection, row.project, row.id)
+    requests.forget_resource(tx.connection, row.project, _CREATE, row.id)
 
 
 def _insert(tx: Transaction, row: Session, kept: Sequence[KeptFile], on_insert: OnInsert | None) -> bool:

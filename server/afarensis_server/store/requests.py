@@ -84,3 +84,13 @@ def remember(
 def forget(connection: Connection, kept: timedelta = KEPT) -> int:
     """Forget requests older than this; tells how many. `once` does it along the way, so that nothing piles up."""
     return connection.execute(_requests.delete().where(_requests.c.create_time < now() - kept)).rowcount
+
+
+def forget_resource(connection: Connection, project: str, method: str, resource_id: str) -> None:
+    """Forget the request that created something which is taken back: repeating it creates anew."""
+    columns = _requests.c
+    connection.execute(
+        _requests.delete().where(
+            columns.project == project, columns.method == method, columns.resource_id == resource_id
+        )
+    )
