@@ -95,9 +95,10 @@ def check_filename(violations: Violations, field: str, filename: str) -> None:
     if not filename:
         violations.required(field)
     elif bad := _FORBIDDEN.search(filename):
-        description = (
-            f"Invalid '{path}': a file name may not contain U+{ord(bad[0]):04X}, which is at index {bad.start()}."
-        )
+        character = f"U+{ord(bad[0]):04X}"
+        if bad[0].isprintable():
+            character = f"'{bad[0]}' ({character})"
+        description = f"Invalid '{path}': a file name may not contain {character}, which is at index {bad.start()}."
         violations.add(field, Reason.INVALID_CHARACTER, description)
     elif filename in {".", ".."}:
         violations.add(field, Reason.INVALID_FORMAT, f"Invalid '{path}': '{filename}' is not the name of a file.")

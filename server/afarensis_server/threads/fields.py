@@ -88,7 +88,8 @@ def check_message(violations: Violations, fields: MessageFields, limits: ThreadL
         # The original had one field for both, and clients match on its name.
         violations.string("text", text, maximum=limits.text_characters, called="content")
     elif not content:
-        violations.required("content")
+        text = f"Missing required parameter: '{violations.path('text')}' or 'content'."
+        violations.add("content", Reason.REQUIRED, text)
     violations.count("content", content, maximum=limits.content_parts)
     for index, part in enumerate(content[: limits.content_parts]):
         _check_part(violations, f"content[{index}]", part, limits)

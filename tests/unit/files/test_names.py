@@ -38,6 +38,18 @@ def test_name_that_is_not_one_of_a_file_is_refused(filename: str, reason: str) -
     assert refusal(filename) == reason
 
 
+@pytest.mark.parametrize(
+    ("filename", "said"),
+    [("a/b", "contain '/' (U+002F), which is at index 1."), ("\x00", "contain U+0000, which is at index 0.")],
+)
+def test_character_that_can_be_shown_is_shown(filename: str, said: str) -> None:
+    violations = Violations()
+    check_filename(violations, "filename", filename)
+    with pytest.raises(InvalidFields) as refused:
+        violations.check()
+    assert refused.value.violations[0].description == f"Invalid 'filename': a file name may not {said}"
+
+
 @pytest.mark.parametrize("filename", ["x", "x" * 255, "漢" * 85, "...", ".env", "a b (2).csv", "-rf", "naïve 🙂.csv"])
 def test_unusual_name_is_accepted(filename: str) -> None:
     violations = Violations()

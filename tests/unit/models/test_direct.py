@@ -76,10 +76,35 @@ async def test_blocks_run_one_after_another_and_are_reported() -> None:
     assert "Block 2 printed:\n\n```text\nran print(a)\n```" in final
 
 
+@pytest.mark.parametrize(
+    ("status", "traceback", "said"),
+    [
+        (
+            ExecutionStatus.ERROR,
+            'Traceback (most recent call last):\n  File "<cell>", line 1, in <module>\n    1 / 0\n    ~~^~~\n'
+            "ZeroDivisionError: division by zero\n",
+            "it raised ZeroDivisionError: division by zero.",
+        ),
+        (
+            ExecutionStatus.ERROR,
+            'Traceback (most recent call last):\n  File "<cell>", line 1, in <module>\nmy.Bad: two\nlines.\n',
+            "it raised my.Bad: two.",
+        ),
+        (ExecutionStatus.ERROR, "ValueError: " + "x" * 300, "it ended with an error."),
+        (ExecutionStatus.TIMEOUT, "", "it ran too long and was stopped."),
+        (ExecutionStatus.SESSION_LOST, "", "it ended the interpreter."),
+    ],
+)
+async def test_failure_is_said_in_the_first_sentence(status: ExecutionStatus, traceback: str, said: str) -> None:
+    result = ExecutionResult(status, 0.1, error=CodeError("E", "e", traceback))
+    _, final = await converse([user("```python\nx\n```")], lambda code: render([], result, limit_characters=10_000))
+    assert final.partition("\n")[0] == f"I ran the Python block of your message and {said}"
+
+
 async def test_first_failure_ends_it_and_is_shown() -> None:
     ran, final = await converse([user(TWO_BLOCKS)], fails)
     assert ran == ["a = 1"]
-    assert "block 1 of 2 failed: status error. I did not run the block behind it." in final
+    assert "block 1 of 2 raised NameError: name 'b' is not defined. I did not run the block behind it." in final
     assert "NameError: name 'b' is not defined" in final
 
 

@@ -40,6 +40,13 @@ def test_message_without_content_is_refused() -> None:
     assert reasons({}) == reasons({"text": "", "content": ()}) == [("content", "REQUIRED")]
 
 
+def test_message_without_content_is_told_both_ways_to_give_it() -> None:
+    violations = Violations()
+    check_message(violations.under("messages[0]"), {}, LIMITS)
+    (violation,) = found_by(violations)
+    assert violation.description == "Missing required parameter: 'messages[0].text' or 'content'."
+
+
 def test_message_with_both_text_and_content_is_refused() -> None:
     assert reasons({"text": "a", "content": [TextContent("a")]}) == [("text", "INVALID_VALUE")]
 

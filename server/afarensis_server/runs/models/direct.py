@@ -35,6 +35,19 @@ NAME = "direct"
 _LANGUAGES = frozenset({"python", "python3", "py"})
 _FENCE = re.compile(r" {0,3}(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^\n]*?)[ \t]*")
 
+#: How a traceback ends: an exception's name, with its module or without, and what it says.
+_ERROR = re.compile(r"[^\W\d][\w.]*(: .*)?")
+#: Characters of that line which the first sentence repeats.
+_ERROR_CHARACTERS = 200
+#: What became of code that did not end by itself.
+_FAILURES = {
+    ExecutionStatus.ERROR: "ended with an error",
+    ExecutionStatus.TIMEOUT: "ran too long and was stopped",
+    ExecutionStatus.INTERRUPTED: "was interrupted",
+    ExecutionStatus.OUT_OF_MEMORY: "used more memory than there is",
+    ExecutionStatus.SESSION_LOST: "ended the interpreter",
+}
+
 #: How much of each block's output, and of an error, the answer repeats. All of it is in the run's steps.
 _SHOWN_CHARACTERS = 2_000
 #: Arguments and text are sent in pieces of about this many characters, so that clients see them grow.
@@ -187,13 +200,31 @@ def _summary(turn: _Turn) -> str:
     if not turn.failed:
         what = "the Python block" if total == 1 else f"the {total} Python blocks"
         return f"I ran {what} of your message without an error.{showed}"
-    status = turn.done[-1].status
-    how = f"status {status.value}" if status is not None else "the call was refused"
+    how = _failure(turn.done[-1])
     if total == 1:
-        return f"I ran the Python block of your message and it failed: {how}.{showed}"
+        return f"I ran the Python block of your message and it {how}.{showed}"
     left = total - ran
     rest = f" I did not run the {f'{left} blocks' if left > 1 else 'block'} behind it." if left > 0 else ""
-    return f"I ran the Python blocks of your message in order, and block {ran} of {total} failed: {how}.{rest}{showed}"
+    return f"I ran the Python blocks of your message in order, and block {ran} of {total} {how}.{rest}{showed}"
+
+
+def _failure(transcript: Transcript) -> str:
+    """What became of a block that failed, to stand behind its name."""
+    if transcript.status is None:
+        return "failed: the call was refused"
+    if transcript.status is ExecutionStatus.ERROR and (error := _error(transcript.output)):
+        return f"raised {error}"
+    return _FAILURES[transcript.status]
+
+
+def _error(output: str) -> str:
+    """The first line of the error that a traceback ends with; empty when there is none, or a long one."""
+    lines = output.split("\n")
+    frames = [number for number, line in enumerate(lines) if line.startswith("  File ")]
+    # Behind the last frame, its code is indented and the error is not. An error alone has no frames.
+    behind = lines[frames[-1] + 1 :] if frames else lines[-1:]
+    error = next((line for line in behind if line and not line.startswith(" ")), "")
+    return error.rstrip(".") if len(error) <= _ERROR_CHARACTERS and _ERROR.fullmatch(error) else ""
 
 
 def _files(done: Sequence[Transcript]) -> list[str]:
