@@ -161,6 +161,7 @@ async def test_closing_the_directory_deletes_nothing(session: SandboxSession, mo
     for place in ("/mnt/data", "/mnt/data/d"):
         cell = await run(session, f"os.chmod({place!r}, {mode})")
         assert (cell.status, cell.changes) == (ExecutionStatus.OK, {})
+        assert {file.path for file in await session.list_files()} == {"a.txt", "d/e/b.txt"}
         cell = await run(session, f"os.chmod({place!r}, 0o755)")
         assert (cell.status, cell.changes) == (ExecutionStatus.OK, {})
 

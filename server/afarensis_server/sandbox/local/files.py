@@ -99,7 +99,7 @@ def compare(before: Snapshot, after: Snapshot, inputs: Iterable[str]) -> list[Fi
 
 def list_data(view: int, upper: int, settled: Snapshot, inputs: Iterable[str]) -> list[DataFile]:
     """All regular files, in the order of paths."""
-    now = take_snapshot(upper)
+    now = take_snapshot(upper, settled)
     found = [
         DataFile(
             path, size, time, is_untouched=False, is_settled=settled.files.get(path) == (inode, size, change, time)
