@@ -4,12 +4,14 @@ This is the only module that knows all parts.
 """
 
 import asyncio
+import errno
 import fcntl
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -54,19 +56,32 @@ class Refused(Exception):
     """The server does not start; the message says why and what to do."""
 
 
-async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Serve until a signal ends it; ``announce`` gets the address once calls are answered. Raises Refused."""
+async def serve(settings: Settings, announce: Callable[[str], None], tell: Callable[[str], None]) -> None:
+    """Serve until a signal ends it. Raises Refused.
+
+    Args:
+        settings: everything that can be set.
+        announce: gets the address once calls are answered.
+        tell: gets what a person at the terminal should know while the server ends.
+    """
     stop = _stop_on_signals()
-    async with AsyncExitStack() as stack:
-        server = await start(settings, stack)
-        announce(server)
-        await stop.wait()
-        _log.info("draining", seconds=settings.server.drain_seconds)
-    _log.info("stopped")
+    try:
+        async with AsyncExitStack() as stack:
+            async with _given_up_on(stop):
+                address = await start(settings, stack, tell)
+            announce(address)
+            await stop.wait()
+    except _GivenUp:
+        _log.info("stopped before it served")
+    else:
+        _log.info("stopped")
 
 
-async def start(settings: Settings, stack: AsyncExitStack) -> str:
+async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str], None]) -> str:
     """Start every part on the stack and return the address that is served. Leaving the stack drains. Raises Refused."""
+    # Before the sandbox starts, which takes a while. Who takes the address meanwhile is met below.
+    if problem := await address_problem(settings.server.host, settings.server.port):
+        raise Refused(problem)
     directory = _prepare(settings.server.data_dir.expanduser())
     stack.enter_context(_lock(directory))
     # Before the gRPC server exists: processes that are forked from one crash.
@@ -110,18 +125,27 @@ async def start(settings: Settings, stack: AsyncExitStack) -> str:
         # Streams stay open while runs and executions finish, so that their readers see how.
         server.refuse_new()
         seconds = settings.server.drain_seconds
+        _log.info("draining", seconds=seconds, runs=engine.at_work, executions=executions.at_work)
+        if waiting := _counted(engine.at_work, executions.at_work):
+            tell(f"Waiting up to {seconds:g} s for {waiting} to finish; Ctrl-C again ends at once.")
         await asyncio.gather(engine.drain(seconds), executions.drain(seconds))
         log.drain()
         execution_log.drain()
         await server.stop(_CALL_GRACE_SECONDS)
 
-    stack.push_async_callback(drain)
     try:
         address = await server.start()
     except AddressInUse as error:
-        raise Refused(f"The address {error} is taken by another program. Choose another one with --listen.") from error
+        raise Refused(_TAKEN.format(error)) from error
+    stack.push_async_callback(drain)
     _log.info("serving", address=address, version=__version__, data_dir=str(directory), sandbox=driver.name)
     return address
+
+
+def _counted(runs: int, executions: int) -> str:
+    """What is at work, in words; empty when nothing is."""
+    counts = ((runs, "run"), (executions, "execution"))
+    return " and ".join(f"{count} {noun}{'s' if count > 1 else ''}" for count, noun in counts if count)
 
 
 def open_driver(settings: Settings, directory: Path) -> SandboxDriver:
@@ -188,6 +212,35 @@ async def _open_models(settings: Settings, stack: AsyncExitStack) -> Models:
     return Models(openai, settings.runs.default_model)
 
 
+# --- the address ------------------------------------------------------------------------------------------------------
+
+_TAKEN = "The address {} is taken by another program. Choose another one with --listen."
+
+
+async def address_problem(host: str, port: int) -> str:
+    """Why nothing can listen on an address; empty when something can. Nothing is left listening."""
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        return f"The address {shown} cannot be found: {error.strerror}. Choose another one with --listen."
+    problem: OSError | None = None
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as attempt:
+                # As gRPC does: connections of a server that has just ended do not hold the address.
+                attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                attempt.bind(address)
+        except OSError as error:
+            problem = error
+        else:
+            # A host may have several addresses; one is enough.
+            return ""
+    if problem is None or problem.errno == errno.EADDRINUSE:
+        return _TAKEN.format(shown)
+    return f"Nothing can listen on the address {shown}: {problem.strerror}. Choose another one with --listen."
+
+
 # --- the data directory -----------------------------------------------------------------------------------------------
 
 
@@ -199,6 +252,11 @@ def _prepare(directory: Path) -> Path:
         raise Refused(f"The data directory {directory} cannot be made: {error.strerror}.") from error
     if not os.access(directory, os.W_OK | os.X_OK):
         raise Refused(f"The data directory {directory} is not writable.")
+    if directory.stat().st_mode & 0o077:
+        # Sessions' files in it are open to any user who gets this far. A directory of something else stays as it is.
+        if any(directory.iterdir()) and not (directory / "lock").exists():
+            raise Refused(f"The data directory {directory} is open to other users. Close it: chmod 700 {directory}")
+        directory.chmod(0o700)
     return directory
 
 
@@ -333,6 +391,46 @@ def _session_settings(settings: Settings) -> SessionSettings:
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------
+
+
+class _GivenUp(Exception):
+    """A signal came before the server served."""
+
+
+@asynccontextmanager
+async def _given_up_on(stop: asyncio.Event) -> AsyncIterator[None]:
+    """End the work within when the event is set, and raise _GivenUp, whatever the signal has made of the work."""
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled = False
+
+    async def watch() -> None:
+        nonlocal cancelled
+        await stop.wait()
+        cancelled = True
+        task.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if cancelled and task.uncancel() == 0:
+            raise _GivenUp from None
+        raise
+    except Refused as error:
+        # A signal to the whole group also ends what the server has started; that is not why it ends.
+        await asyncio.sleep(0)
+        if stop.is_set():
+            raise _GivenUp from error
+        raise
+    finally:
+        watching.cancel()
+    if cancelled:
+        # It came with the end of the work: the cancellation is still on its way.
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        task.uncancel()
+        raise _GivenUp
 
 
 def _stop_on_signals() -> asyncio.Event:

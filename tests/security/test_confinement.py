@@ -218,3 +218,32 @@ def _parent(pid: str) -> str:
     except (FileNotFoundError, ProcessLookupError):
         return ""
     return next((line.split()[1] for line in lines if line.startswith("PPid:")), "")
+
+
+@pytest.mark.parametrize(
+    "hoard",
+    [
+        "fd = os.memfd_create('x'); os.write(fd, b'x'); kept.append(fd)",
+        "if libc.shmget(0, size, 0o1600) == -1: raise MemoryError",
+        "kept.append(mmap.mmap(-1, size))",
+        "kept.append(mmap.mmap(os.open('/dev/zero', os.O_RDWR), size))",
+    ],
+    ids=["memfd", "System V", "shared mapping", "mapping of a device"],
+)
+async def test_memory_that_no_limit_of_data_counts_is_limited_without_control_groups(
+    tmp_path: Path, hoard: str
+) -> None:
+    off = settings(tmp_path, pool_size=0, cgroups=CgroupMode.OFF)
+    async with LocalSandbox(off) as driver, opened(driver) as session:
+        code = f"""
+import ctypes, mmap, os
+libc = ctypes.CDLL(None); size = 64 * 2**20; kept = []
+try:
+    for count in range(100):
+        {hoard}
+except (OSError, MemoryError): pass
+count
+"""
+        count = (await run(session, code)).value
+        assert count is not None
+        assert int(count) * 64 <= 4 * 256

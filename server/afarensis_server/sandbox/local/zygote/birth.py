@@ -69,6 +69,7 @@ class Birth:
         os.chdir(jail.DATA_DIRECTORY)
         privileges.limit_resources(
             memory_bytes=activation["process_bytes"],
+            memory_is_counted=activation["memory_is_counted"],
             processes=activation["processes"],
             open_files=activation["open_files"],
             file_bytes=size,

@@ -1,5 +1,6 @@
 """Gives up everything that a process does not need."""
 
+import math
 import os
 import resource
 import signal
@@ -11,6 +12,8 @@ from . import syscalls
 SESSION_USER = 1000
 #: Higher than any capability that exists; the kernel says EINVAL from the first unknown one on.
 _CAPABILITIES = 64
+#: How much more than its data a process may map, where no group counts its memory.
+_MAPPED_FACTOR = 4
 #: SETGID, SETUID, SYS_ADMIN.
 _ROOT_CAPABILITIES = (6, 7, 21)
 #: NOROOT, NO_SETUID_FIXUP, KEEP_CAPS off, NO_CAP_AMBIENT_RAISE: set where a flag, and locked.
@@ -64,15 +67,20 @@ def drop_capabilities() -> None:
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
 
 
-def limit_resources(*, memory_bytes: int, processes: int, open_files: int, file_bytes: int) -> None:
+def limit_resources(
+    *, memory_bytes: int, memory_is_counted: bool, processes: int, open_files: int, file_bytes: int
+) -> None:
     """Set the limits that each process has, beside the cgroup's for all of them together.
 
-    ``memory_bytes`` is what the process may have beyond what it inherited from the zygote.
+    ``memory_bytes`` is what the process may have beyond what it inherited from the zygote. Shared mappings are no data,
+    so that without a group they are limited by what can be mapped at all, which programs take more of than they use.
     """
+    mapped_bytes = _inherited_bytes("VmSize") + _MAPPED_FACTOR * memory_bytes
     limits = {
+        resource.RLIMIT_AS: resource.RLIM_INFINITY if memory_is_counted else mapped_bytes,
         # Not 0: a host that pipes core files into a program would start that for a crash in here, with root's rights.
         resource.RLIMIT_CORE: 1,
-        resource.RLIMIT_DATA: _inherited_bytes() + memory_bytes,
+        resource.RLIMIT_DATA: _inherited_bytes("VmData") + memory_bytes,
         resource.RLIMIT_FSIZE: file_bytes,
         resource.RLIMIT_MEMLOCK: 64 * 1024,
         resource.RLIMIT_MSGQUEUE: 0,
@@ -84,14 +92,18 @@ def limit_resources(*, memory_bytes: int, processes: int, open_files: int, file_
     }
     for which, value in limits.items():
         _, hard = resource.getrlimit(which)
-        limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        limit = min((value, hard), key=_strictness)
         resource.setrlimit(which, (limit, limit))
 
 
-def _inherited_bytes() -> int:
+def _strictness(limit: int) -> float:
+    return math.inf if limit == resource.RLIM_INFINITY else limit
+
+
+def _inherited_bytes(kind: str) -> int:
     status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
     try:
         text = os.read(status, 8192).decode()
     finally:
         os.close(status)
-    return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("VmData:"))
+    return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(f"{kind}:"))
