@@ -10,6 +10,9 @@ from pathlib import Path
 
 from rich.markup import escape
 
+# So that `python examples/demo.py` finds its neighbors, too.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import afarensis
 from afarensis import v1
 from examples.local_server import ServerFailed, running_server

@@ -1,6 +1,7 @@
 """The main job in 20 lines. Start a server first (`make serve`), then: .venv/bin/python examples/quickstart.py"""
 
 import sys
+from pathlib import Path
 
 import afarensis
 from afarensis import v1
@@ -12,11 +13,13 @@ penguins = pd.read_csv("penguins.csv").dropna()
 print(f"{len(penguins)} penguins without gaps")
 summary = penguins.groupby("species")["body_mass_g"].mean().round()
 summary.to_csv("mass.csv")
-summary.plot.barh(title="Mean body mass (g)")
+axes = summary.plot.barh(title="Mean body mass (g)")
 ```"""
 
+output_dir = Path("demo-out")
+output_dir.mkdir(exist_ok=True)
 with afarensis.connect(*sys.argv[1:]) as client:  # host:port; default 127.0.0.1:50051
-    data = client.upload("examples/penguins.csv")
+    data = client.upload(Path(__file__).with_name("penguins.csv"))
     files = v1.CodeInterpreterResources(file_ids=[data.id])
     new_assistant = v1.CreateAssistantRequest(
         model="direct",  # runs the code blocks of the message; or the name of a real model
@@ -34,4 +37,4 @@ with afarensis.connect(*sys.argv[1:]) as client:  # host:port; default 127.0.0.1
             text, made = client.text_with_files(event.message)
             print(text)
             for file in made:
-                print("saved", client.download(file.id, ".").filename)
+                print("saved", output_dir / client.download(file.id, output_dir).filename)

@@ -1,7 +1,6 @@
 """What a newcomer sees first: `make demo`."""
 
 import csv
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +10,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_demo_leaves_the_chart_and_the_summary_that_the_code_wrote(tmp_path: Path) -> None:
     demo = subprocess.run(
-        [sys.executable, "-m", "examples.demo"],
+        [sys.executable, ROOT / "examples" / "demo.py"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
