@@ -32,6 +32,7 @@ from ..store.pages import Page, PageRequest
 from ..store.writer import Transaction
 from ..threads.service import MessageFields, ThreadFields, Threads
 from ..validation import Violations, check_metadata, check_request_id
+from .closing import Unfinished, close_run
 from .engine import RunEngine
 from .fields import RunFields, RunLimits, build_run, check_run, check_tool_choice
 from .states import IllegalTransition, advance, advance_step
@@ -45,6 +46,8 @@ class ToolOutput:
     output: str
 
 
+#: Where nobody works on a run, and its rows hold all of it.
+_IDLE = frozenset({RunStatus.QUEUED, RunStatus.REQUIRES_ACTION})
 #: How long the deletion of a thread waits for its run to end.
 _CANCEL_SECONDS = 30.0
 
@@ -297,22 +300,19 @@ class Runs:
                 cancelling, told = advance(run, RunStatus.CANCELLING, now())
             except IllegalTransition:
                 raise RunNotCancellable(status=run.status) from None
-            runs.update(tx.connection, cancelling)
-            if run.status is RunStatus.REQUIRES_ACTION:
-                queue.enqueue(tx.connection, cancelling)
-            self._log.append(tx, project, run_id, [told])
+            events = [told]
+            if run.status in _IDLE and not queue.is_held(tx.connection, run_id):
+                # Here and now: all workers may be busy, and nobody else would come.
+                cancelling = close_run(tx, events, cancelling, RunStatus.CANCELLED, unfinished=Unfinished())
+            else:
+                runs.update(tx.connection, cancelling)
+            self._log.append(tx, project, run_id, events)
             return cancelling
 
-        try:
-            run = await self._database.write(work)
-            if await self._database.read(lambda connection: queue.is_held(connection, run_id)):
-                return run  # its worker ends it
-            # Not by a worker: all may be busy.
-            return await self._engine.end_idle(run, RunStatus.CANCELLED) or await self.get(project, run_id)
-        except asyncio.CancelledError:
-            # It is in the queue: a worker ends it.
-            self._engine.wake()
-            raise
+        run = await self._database.write(work)
+        if run.status.is_terminal or await self._database.read(lambda connection: queue.is_held(connection, run_id)):
+            return run  # ended, or its worker ends it
+        return await self._engine.end_idle(run, RunStatus.CANCELLED) or await self.get(project, run_id)
 
     async def delete_thread(self, project: str, thread_id: str) -> None:
         """Delete a thread with all that belongs to it; its run is cancelled and its session ended first.
