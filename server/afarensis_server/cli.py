@@ -15,7 +15,7 @@ from rich.table import Table
 
 from . import __version__, configuration
 from .configuration import Configuration, ConfigurationError
-from .logs import configure_logs
+from .logs import configure_logs, is_for_people
 
 T = TypeVar("T")
 
@@ -30,6 +30,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # As markup, `[server.listen]` would be taken for a style and left out; and flags would be shown with a type.
+    rich_markup_mode=None,
 )
 config_app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
@@ -58,7 +60,10 @@ def serve(
         Path | None, typer.Option(metavar="DIR", help="Where everything is kept. [server.data_dir]")
     ] = None,
     insecure_bind: Annotated[
-        bool, typer.Option("--insecure-bind", help="Allow an address that other machines reach, without encryption.")
+        bool,
+        typer.Option(
+            "--insecure-bind", metavar="", help="Allow an address that other machines reach, without encryption."
+        ),
     ] = False,
     settings: SetOption = None,
 ) -> None:
@@ -80,8 +85,12 @@ def serve(
     def announce(address: str) -> None:
         print(f"afarensis-server {__version__} is serving on {address}", flush=True)  # noqa: T201 - for whoever started it
 
+    def tell(text: str) -> None:
+        if is_for_people(loaded.server.log_format):
+            typer.echo(text, err=True)
+
     try:
-        _run(lambda: run(loaded, announce))
+        _run(lambda: run(loaded, announce, tell))
     except Refused as error:
         _fail(str(error), _FAILED)
 

@@ -21,10 +21,9 @@ def configure_logs(level: LogLevel, log_format: LogFormat, stream: TextIO = sys.
 
     ``auto`` is ``console`` on a terminal and ``json`` elsewhere.
     """
-    on_terminal = stream.isatty()
     renderer: Processor = structlog.processors.JSONRenderer()
-    if log_format == "console" or (log_format == "auto" and on_terminal):
-        renderer = structlog.dev.ConsoleRenderer(colors=on_terminal)
+    if is_for_people(log_format, stream):
+        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -46,6 +45,11 @@ def configure_logs(level: LogLevel, log_format: LogFormat, stream: TextIO = sys.
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def is_for_people(log_format: LogFormat, stream: TextIO = sys.stderr) -> bool:
+    """Whether people read the stream, so that a plain sentence may stand in it."""
+    return log_format == "console" or (log_format == "auto" and stream.isatty())
 
 
 def _frames_only(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

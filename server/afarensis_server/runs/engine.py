@@ -110,6 +110,11 @@ class RunEngine:
         """Stop the work on a run whose row says cancelling, if it is worked on here."""
         self._stop(run_id, _Stop.CANCELLED)
 
+    @property
+    def at_work(self) -> int:
+        """How many are worked on now."""
+        return len(self._workers)
+
     async def drain(self, grace_seconds: float) -> None:
         """Take no more runs; wait for those at work, then release what is left for the next start."""
         self._draining = True

@@ -161,6 +161,11 @@ class Executions:
     ) -> None:
         await self.drain(0.0)
 
+    @property
+    def at_work(self) -> int:
+        """How many are worked on now."""
+        return len(self._tasks)
+
     async def drain(self, grace_seconds: float) -> None:
         """Begin no more; wait for what runs, then interrupt it, and return once every result is stored."""
         self._draining = True

@@ -53,6 +53,49 @@ def test_port_that_is_taken_is_refused(tmp_path: Path) -> None:
         f"The address 127.0.0.1:{port} is taken by another program. Choose another one with --listen."
     )
     assert ended.stdout == ""
+    # Nothing was started for it, so there is nothing to end.
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_address_of_another_machine_is_refused(tmp_path: Path) -> None:
+    ended = serve(tmp_path / "data", "--listen", "192.0.2.1:0", "--insecure-bind")
+    assert ended.returncode == 1
+    assert said_in_one_line(ended) == (
+        "Nothing can listen on the address 192.0.2.1:0: Cannot assign requested address. "
+        "Choose another one with --listen."
+    )
+
+
+def test_signal_while_it_starts_ends_it_without_blame(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    os.mkfifo(begun)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho > {begun}\nexec sleep 60\n")
+    python.chmod(0o755)
+    arguments = ["serve", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")]
+    starting = subprocess.Popen(
+        [sys.executable, "-m", "afarensis_server", *arguments, "--set", f"sandbox.guest_python={python}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    begun.read_text()
+    # As Ctrl-C does, to the server and to all that it has started.
+    os.killpg(starting.pid, signal.SIGINT)
+    out, err = starting.communicate(timeout=60)
+    assert (starting.returncode, out) == (0, "")
+    assert "stopped before it served" in err
+    assert "No sandbox can be opened" not in err
+    assert "Traceback" not in err
+
+
+def test_help_shows_flags_without_a_type() -> None:
+    shown = command("serve", "--help").stdout
+    assert "--help" in shown
+    assert "<bool>" not in shown.lower()
+    assert "boolean" not in shown.lower()
+    assert "[server.listen]" in shown
 
 
 def test_data_directory_that_another_server_uses_is_refused(server: ServerProcess) -> None:
@@ -147,7 +190,7 @@ def test_drain_ends_streams_that_wait_and_leaves_their_runs_for_the_next_start(t
 
 
 def test_second_signal_ends_at_once(tmp_path: Path) -> None:
-    settings = {"server.drain_seconds": 50}
+    settings = {"server.drain_seconds": 50, "server.log_format": "console"}
     with ServerProcess(tmp_path, settings) as server, grpc.insecure_channel(server.address) as channel:
         start_run(channel, LONG)
         watch = watch_health(channel, "")
@@ -156,6 +199,8 @@ def test_second_signal_ends_at_once(tmp_path: Path) -> None:
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         os.kill(server.pid, signal.SIGINT)
         assert server.wait() == 1
+    told = "Waiting up to 50 s for 1 run to finish; Ctrl-C again ends at once.\n"
+    assert told in server.log.read_text()
 
 
 def test_server_starts_again_on_what_it_left(tmp_path: Path) -> None:

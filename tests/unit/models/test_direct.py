@@ -81,8 +81,7 @@ async def test_blocks_run_one_after_another_and_are_reported() -> None:
     [
         (
             ExecutionStatus.ERROR,
-            'Traceback (most recent call last):\n  File "<cell>", line 1, in <module>\n    1 / 0\n    ~~^~~\n'
-            "ZeroDivisionError: division by zero\n",
+            'Traceback:\n  File "<cell>", line 1\n    1 / 0\n    ~~^~~\nZeroDivisionError: division by zero\n',
             "it raised ZeroDivisionError: division by zero.",
         ),
         (
