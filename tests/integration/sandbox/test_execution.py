@@ -219,7 +219,7 @@ assert subprocess.check_output(["sh", "-c", "echo hi | cat"]) == b"hi\\n"
 await asyncio.sleep(0)
 proc = await asyncio.create_subprocess_exec("true"); assert await proc.wait() == 0
 with tempfile.NamedTemporaryFile() as f:
-    os.sendfile(os.memfd_create("m"), os.open("/etc/passwd", 0), 0, 10)
+    os.sendfile(f.fileno(), os.open("/etc/passwd", 0), 0, 10)
 "done"
 """
     cell = await run(session, code)
