@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 
 from ..domain.files import File
-from ..domain.runs import CodeInterpreterCall, FunctionCall, MessageCreation, Run, RunStep, ToolCall, TruncationType
+from ..domain.runs import (
+    CodeInterpreterCall,
+    FunctionCall,
+    MessageCreation,
+    Run,
+    RunStep,
+    StepStatus,
+    ToolCall,
+    TruncationType,
+)
 from ..domain.threads import (
     ImageFileContent,
     ImageUrlContent,
@@ -195,9 +204,11 @@ def _text_of(message: Message) -> str:
 
 
 def _choice(run: Run, done: list[RunStep]) -> ToolChoice:
-    """A forced tool is forced for the first call only, or the run would never answer."""
+    """A forced tool is forced until it was called, or the run would never answer."""
     forced = run.tool_choice.mode not in (ToolChoiceMode.NONE, ToolChoiceMode.AUTO)
-    return ToolChoice() if forced and done else run.tool_choice
+    # A step that failed was cut short by the end of a server: the model is asked for the same again.
+    called = any(step.status is StepStatus.COMPLETED for step in done)
+    return ToolChoice() if forced and called else run.tool_choice
 
 
 def _join_turns(said: list[PromptMessage]) -> list[PromptMessage]:

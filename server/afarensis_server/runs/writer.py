@@ -55,7 +55,7 @@ class OpenCalls:
 
 
 class Writer:
-    """At most one message and one step of calls are open at a time; opening the second closes the first."""
+    """At most one message and one step of calls are open at a time; whoever opens the next has closed the last."""
 
     def __init__(self, recorder: RunRecorder, run: Run) -> None:
         self._recorder = recorder

@@ -7,13 +7,12 @@ for its client. Between processes that share a database the rows are claimed wit
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import Connection, or_, select
 
 from ..clock import now
 from ..domain.runs import Run
 from . import tables
 from .rows import Rows
-from .types import UtcTime
 
 _runs = Rows(tables.runs, Run)
 _queue = tables.run_queue
@@ -81,10 +80,3 @@ def release_all(connection: Connection) -> int:
     """End all leases: for the start of a server that alone works on its database. Tells how many there were."""
     statement = _queue.update().where(_queue.c.owner.is_not(None)).values(owner=None, lease_until=None)
     return connection.execute(statement).rowcount
-
-
-def next_available(connection: Connection) -> datetime | None:
-    """When the first run can be claimed (in the past: now); None when the queue is empty."""
-    time = func.coalesce(_queue.c.lease_until, _queue.c.enqueue_time)
-    available: datetime | None = connection.execute(select(func.min(time, type_=UtcTime()))).scalar_one()
-    return available

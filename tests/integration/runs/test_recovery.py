@@ -8,14 +8,14 @@ from pathlib import Path
 from afarensis_server.domain.events import EventDraft, EventType, RunEvent
 from afarensis_server.domain.runs import CodeInterpreterCall, RunStatus, RunStep, StepStatus, ToolCalls
 from afarensis_server.domain.threads import MessageStatus, TextContent
-from afarensis_server.domain.tools import CodeInterpreterTool
+from afarensis_server.domain.tools import CodeInterpreterTool, ToolChoice, ToolChoiceMode
 from afarensis_server.runs.recovery import take_up
 from afarensis_server.store import queue, runs, steps
 from afarensis_server.store.database import Database, Transaction
 from afarensis_server.store.pages import PageRequest
-from tests.support.scripted_model import ScriptedModel, Turn, Wait, text
+from tests.support.scripted_model import ScriptedModel, Turn, Wait, call, text
 
-from .conftest import PROJECT, House, build
+from .conftest import LOOKUP, PROJECT, House, build
 
 
 async def until(house: House, run_id: str, kind: EventType) -> list[RunEvent]:
@@ -47,6 +47,19 @@ async def test_an_answer_cut_by_the_end_of_the_server_is_asked_for_again(databas
     ]
     # The half answer is nothing that the model said: it is not in the prompt of the second call.
     assert [message["role"] for message in endpoint.requests[1].body["messages"]] == ["user"]
+
+
+async def test_a_forced_tool_is_forced_again_when_its_call_was_cut(database: Database, tmp_path: Path) -> None:
+    begun = call("lookup", {"word": "x"}).steps[:1]
+    script = [Turn((*begun, Wait(asyncio.Event()))), call("lookup", {"word": "x"})]
+    async with ScriptedModel(script) as endpoint:
+        async with build(database, tmp_path, endpoint) as house:
+            run = await house.run(LOOKUP, tool_choice=ToolChoice(ToolChoiceMode.FUNCTION, "lookup"))
+            await until(house, run.id, EventType.STEP_DELTA)
+        async with build(database, tmp_path, endpoint) as house:
+            assert (await house.settled(run)).status is RunStatus.REQUIRES_ACTION
+    forced = {"type": "function", "function": {"name": "lookup"}}
+    assert [request.body["tool_choice"] for request in endpoint.requests] == [forced, forced]
 
 
 async def test_a_queued_run_survives_the_end_of_the_server(database: Database, tmp_path: Path) -> None:

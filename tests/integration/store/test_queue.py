@@ -106,15 +106,3 @@ async def test_leases_of_a_process_that_ended_are_released(database: Database, q
 async def test_run_is_in_the_queue_once(database: Database, queued: list[Run]) -> None:
     with pytest.raises(IntegrityError):
         await database.write(lambda tx: queue.enqueue(tx.connection, queued[0]))
-
-
-async def test_empty_queue_has_nothing_available(database: Database) -> None:
-    assert await database.read(queue.next_available) is None
-
-
-async def test_next_available_is_when_the_first_lease_ends(database: Database, queued: list[Run]) -> None:
-    available = await database.read(queue.next_available)
-    assert available is not None
-    assert available <= now()
-    await claim(database, "a")
-    assert await database.read(queue.next_available) == LATER
