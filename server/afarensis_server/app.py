@@ -56,6 +56,10 @@ class Refused(Exception):
     """The server does not start; the message says why and what to do."""
 
 
+class Misconfigured(Refused):
+    """A setting cannot be; the message names it."""
+
+
 async def serve(settings: Settings, announce: Callable[[str], None], tell: Callable[[str], None]) -> None:
     """Serve until a signal ends it. Raises Refused.
 
@@ -79,6 +83,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], tell: Calla
 
 async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str], None]) -> str:
     """Start every part on the stack and return the address that is served. Leaving the stack drains. Raises Refused."""
+    endpoint = model_endpoint(settings)
     # Before the sandbox starts, which takes a while. Who takes the address meanwhile is met below.
     if problem := await address_problem(settings.server.host, settings.server.port):
         raise Refused(problem)
@@ -93,9 +98,9 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
     blobs = DirectoryBlobs(directory / "files")
     files = await stack.enter_async_context(Files(database, blobs, _file_limits(settings)))
     try:
-        models = await _open_models(settings, stack)
+        models = await _open_models(settings, endpoint, stack)
         models.check(models.default)
-    except (ValueError, ModelUnknown) as error:
+    except ModelUnknown as error:
         raise Refused(str(error)) from error
     log = RunLog(database)
     sessions = await stack.enter_async_context(Sessions(database, files, driver, _session_settings(settings)))
@@ -194,21 +199,25 @@ async def _open_database(settings: Settings, directory: Path, stack: AsyncExitSt
         raise Refused(f"The database cannot be opened: {cause}. Its place is the setting store.url.") from error
 
 
-async def _open_models(settings: Settings, stack: AsyncExitStack) -> Models:
+def model_endpoint(settings: Settings) -> OpenAISettings | None:
+    """The endpoint of the language models, if one is set. Raises Misconfigured."""
     section = settings.openai
-    openai = None
-    if section.base_url:
-        openai = await stack.enter_async_context(
-            OpenAIModel(
-                OpenAISettings(
-                    base_url=section.base_url,
-                    api_key=section.api_key if section.api_key.get_secret_value() else None,
-                    timeout_seconds=section.timeout_seconds,
-                    stall_seconds=section.stall_seconds,
-                    max_retries=section.max_retries,
-                )
-            )
+    if not section.base_url:
+        return None
+    try:
+        return OpenAISettings(
+            base_url=section.base_url,
+            api_key=section.api_key if section.api_key.get_secret_value() else None,
+            timeout_seconds=section.timeout_seconds,
+            stall_seconds=section.stall_seconds,
+            max_retries=section.max_retries,
         )
+    except ValueError as error:
+        raise Misconfigured(str(error)) from error
+
+
+async def _open_models(settings: Settings, endpoint: OpenAISettings | None, stack: AsyncExitStack) -> Models:
+    openai = await stack.enter_async_context(OpenAIModel(endpoint)) if endpoint is not None else None
     return Models(openai, settings.runs.default_model)
 
 

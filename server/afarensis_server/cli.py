@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from . import __version__, configuration
 from .configuration import Configuration, ConfigurationError
@@ -79,7 +80,7 @@ def serve(
     configure_logs(loaded.server.log_level, loaded.server.log_format)
     # gRPC would log in its own form what we say in ours, such as that the port is taken.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from .app import Refused
+    from .app import Misconfigured, Refused
     from .app import serve as run
 
     def announce(address: str) -> None:
@@ -91,16 +92,22 @@ def serve(
 
     try:
         _run(lambda: run(loaded, announce, tell))
+    except Misconfigured as error:
+        _fail(str(error), _USAGE)
     except Refused as error:
         _fail(str(error), _FAILED)
 
 
 @app.command()
 def doctor(config: ConfigOption = None, settings: SetOption = None) -> None:
-    """Show the layers of isolation that sessions get on this machine. Fails when an essential one is missing."""
+    """Show whether the server could start here, and the layers of isolation that sessions get on this machine.
+
+    Fails when anything that is needed is missing.
+    """
     loaded = _load(config, settings, {"sandbox.allow_missing_layers": True}).settings
     configure_logs("error", loaded.server.log_format)
     from .app import Refused, open_driver
+    from .doctor import Check, checks
     from .sandbox.driver import Layer, SandboxUnavailable
 
     async def look() -> list[Layer]:
@@ -108,6 +115,12 @@ def doctor(config: ConfigOption = None, settings: SetOption = None) -> None:
             async with open_driver(loaded, Path(directory)) as driver:
                 return await driver.layers()
 
+    found: list[Check] = _run(lambda: checks(loaded))
+    needs = Table("what", "", "detail", title="What the server needs")
+    for check in found:
+        needs.add_row(check.name, "[green]good[/]" if check.passed else "[red]bad[/]", Text(check.detail))
+    console = Console()
+    console.print(needs)
     try:
         layers = _run(look)
     except (Refused, SandboxUnavailable) as error:
@@ -118,10 +131,13 @@ def doctor(config: ConfigOption = None, settings: SetOption = None) -> None:
     for layer in layers:
         state = "[green]active[/]" if layer.active else "[red]missing[/]"
         table.add_row(layer.name, state, "essential" if layer.essential else "helps", layer.detail)
-    Console().print(table)
+    console.print(table)
     missing = [layer.name for layer in layers if layer.essential and not layer.active]
     if missing:
         _fail(f"Essential layers are missing: {', '.join(missing)}. The server refuses to start without them.", _FAILED)
+    if bad := [check.name for check in found if not check.passed]:
+        _fail(f"Isolation is complete, but not all is well: {', '.join(bad)}.", _FAILED)
+    console.print("All is well: the server can start.")
 
 
 @app.command()

@@ -126,7 +126,6 @@ def test_guest_python_that_does_not_start_is_refused(tmp_path: Path) -> None:
         ("store.url=sqlite:////nowhere/x.db", "The database cannot be opened: unable to open database file."),
         ("store.url=sqlite:////etc/hosts", "The database cannot be opened: file is not a database."),
         ("store.url=mysql://x/y", "The database cannot be opened: the database must be a SQLite file"),
-        ("openai.base_url=localhost", "AFARENSIS_OPENAI_BASE_URL must be a whole URL"),
         ("runs.default_model=gpt-4.1", "The model 'gpt-4.1' is not available."),
     ],
 )
@@ -143,6 +142,7 @@ def test_what_cannot_be_opened_is_refused_in_one_line(tmp_path: Path, setting: s
         (("--listen", "somewhere"), "listen must be host:port"),
         (("--set", "sandbox.pool_size=many"), "sandbox.pool_size: input should be a valid integer"),
         (("--set", "sandbox.pools=1"), "There is no setting 'sandbox.pools'"),
+        (("--set", "openai.base_url=foo"), "openai.base_url (AFARENSIS_OPENAI_BASE_URL) must be a whole URL"),
         (("--set", "pool_size"), "--set takes SECTION.NAME=VALUE"),
         (("--config", "/nowhere.toml"), "The configuration file /nowhere.toml cannot be read"),
     ],
@@ -243,9 +243,26 @@ def test_version_settings_and_layers_are_shown(tmp_path: Path) -> None:
     saved = tmp_path / "saved.toml"
     saved.write_text(command("config", "show", "--toml", "--set", "sandbox.pool_size=9").stdout)
     assert "│ 9" in command("config", "show", "--config", str(saved)).stdout
-    doctor = command("doctor")
+
+
+def test_doctor_finds_all_well(tmp_path: Path) -> None:
+    doctor = command("doctor", "--set", f"server.data_dir={tmp_path / 'data'}", "--set", "server.listen=127.0.0.1:0")
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
     assert "seccomp" in doctor.stdout
+    assert "All is well" in doctor.stdout
+    assert not (tmp_path / "data").exists()
+
+
+def test_doctor_finds_what_keeps_a_server_from_starting(server: ServerProcess) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        settings = (f"server.data_dir={server.data_directory}", f"server.listen={server.address}")
+        arguments = [part for setting in (*settings, f"openai.base_url={endpoint}") for part in ("--set", setting)]
+        doctor = command("doctor", *arguments)
+    assert doctor.returncode == 1
+    assert said_in_one_line(doctor).endswith("not all is well: data directory, address, language models.")
+    assert f"(pid {server.pid})" in " ".join(doctor.stdout.replace("│", " ").split())
 
 
 def watch_health(channel: grpc.Channel, service: str) -> Any:

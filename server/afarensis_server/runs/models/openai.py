@@ -48,13 +48,17 @@ class OpenAISettings:
         url = urlsplit(self.base_url)
         if url.scheme not in ("http", "https") or not url.hostname:
             raise ValueError(
-                f"{BASE_URL_SETTING} must be a whole URL like http://127.0.0.1:11434/v1 or https://api.openai.com/v1."
+                f"openai.base_url ({BASE_URL_SETTING}) must be a whole URL like http://127.0.0.1:11434/v1 or https://api.openai.com/v1."
             )
         if url.path.rstrip("/").endswith("/chat/completions"):
-            raise ValueError(f"{BASE_URL_SETTING} must end before /chat/completions, which is added to it.")
+            raise ValueError(
+                f"openai.base_url ({BASE_URL_SETTING}) must end before /chat/completions, which is added to it."
+            )
         key = self.api_key.get_secret_value() if self.api_key is not None else ""
         if not (key.isascii() and key.isprintable()) or " " in key:
-            raise ValueError(f"{API_KEY_SETTING} holds characters that no key has, such as a space or a line break.")
+            raise ValueError(
+                f"openai.api_key ({API_KEY_SETTING}) holds characters that no key has, such as a space or a line break."
+            )
 
 
 class OpenAIModel:
