@@ -29,6 +29,11 @@ def update(connection: Connection, run: Run) -> bool:
     return _rows.update(connection, run)
 
 
+def delete(connection: Connection, project: str, run_id: str) -> bool:
+    """Delete a run with its steps and events. False when there is no such row."""
+    return _rows.delete(connection, project, run_id)
+
+
 def list_page(
     connection: Connection,
     project: str,

@@ -23,6 +23,11 @@ def update(connection: Connection, step: RunStep) -> bool:
     return _rows.update(connection, step)
 
 
+def delete(connection: Connection, project: str, step_id: str) -> bool:
+    """False when there is no such row."""
+    return _rows.delete(connection, project, step_id)
+
+
 def list_page(connection: Connection, project: str, page: PageRequest, run_id: str) -> Page[RunStep]:
     return _rows.list_page(connection, project, page, {"run_id": run_id})
 
