@@ -108,9 +108,7 @@ def test_deleted_assistant_is_not_found(assistants: pb.AssistantServiceStub) -> 
         assert refusal.metadata == {"id": created.id}
 
 
-@pytest.mark.parametrize(
-    "wrong", ["", "asst_x", "thread_01m82t7e9adzz4ed4ewbv3xxrb", "'; DROP TABLE assistants; --", "漢"]
-)
+@pytest.mark.parametrize("wrong", ["asst_x", "thread_01m82t7e9adzz4ed4ewbv3xxrb", "'; DROP TABLE assistants; --", "漢"])
 def test_wrong_ids_are_not_found(assistants: pb.AssistantServiceStub, wrong: str) -> None:
     refusal = refused(lambda: assistants.GetAssistant(pb.GetAssistantRequest(assistant_id=wrong)))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "ASSISTANT_NOT_FOUND")
