@@ -6,7 +6,6 @@ Other required fields are checked with their other limits, where all that is wro
 
 from collections.abc import Iterator
 from functools import cache
-from operator import attrgetter
 from typing import Any
 
 from google.protobuf.message import Message
@@ -33,26 +32,34 @@ _REQUEST = "Request"
 def check_required(request: Message) -> None:
     """Raise InvalidFields for each id that the contract requires and the request leaves out."""
     found = Violations()
-    for path, choice in required_ids(request.DESCRIPTOR):
-        # Of a choice, only what was chosen has to be complete.
-        if (not choice or request.HasField(choice)) and not attrgetter(path)(request):
+    for path in required_ids(request.DESCRIPTOR):
+        if _lacks(request, path):
             found.required(path)
     found.check()
 
 
+def _lacks(request: Any, path: str) -> bool:
+    *parents, name = path.split(".")
+    for parent in parents:
+        # What is left out as a whole is not told about its parts.
+        if not request.HasField(parent):
+            return False
+        request = getattr(request, parent)
+    return not getattr(request, name)
+
+
 @cache
-def required_ids(descriptor: Any) -> tuple[tuple[str, str], ...]:
-    """The ids that a request must have: their paths, and the choice (`oneof`) that each belongs to or nothing."""
-    return tuple((path, choice) for path, choice in _ids_in(descriptor) if f"{descriptor.name}.{path}" not in _OPTIONAL)
+def required_ids(descriptor: Any) -> tuple[str, ...]:
+    """The paths of the ids that a request must have, those of requests within it included."""
+    return tuple(path for path in _ids_in(descriptor) if f"{descriptor.name}.{path}" not in _OPTIONAL)
 
 
-def _ids_in(descriptor: Any) -> Iterator[tuple[str, str]]:
+def _ids_in(descriptor: Any) -> Iterator[str]:
     for field in descriptor.fields:
         if field.is_repeated:
             continue
         if field.message_type is None:
             if field.name.endswith(_SUFFIX) and field.name != _REQUEST_ID:
-                yield field.name, ""
+                yield field.name
         elif field.message_type.name.endswith(_REQUEST):
-            for path, _ in required_ids(field.message_type):
-                yield f"{field.name}.{path}", field.name if field.containing_oneof else ""
+            yield from (f"{field.name}.{path}" for path in required_ids(field.message_type))
