@@ -22,14 +22,7 @@ async def test_function_tool_gives_the_model_what_the_function_returned(
 ) -> None:
     model = script(call("get_weather", {"city": "Oslo"}), text("Yes, ", "take one."))
 
-    ran = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, FUNCTION_TOOL, model.model, server.address],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = await asyncio.to_thread(_run, tmp_path, model.model, server.address)
 
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == 'called get_weather {"city": "Oslo"}\nYes, take one.\n'
@@ -39,14 +32,12 @@ async def test_function_tool_gives_the_model_what_the_function_returned(
 async def test_function_tool_tells_why_a_run_failed(
     server: ServerProcess, script: Callable[..., Script], tmp_path: Path
 ) -> None:
-    ran = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, FUNCTION_TOOL, script().model, server.address],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = await asyncio.to_thread(_run, tmp_path, script().model, server.address)
 
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("failed: ")
+
+
+def _run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(FUNCTION_TOOL), *arguments]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
