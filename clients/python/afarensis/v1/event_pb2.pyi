@@ -179,7 +179,9 @@ class RunEvent(_message.Message):
 
     @_builtins.property
     def message_delta(self) -> _thread_pb2.MessageDelta:
-        """For `THREAD_MESSAGE_DELTA`."""
+        """For `THREAD_MESSAGE_DELTA`. Collect the text by `message_id`: when a server dies while a model writes, that message
+        ends as INCOMPLETE, and a new one begins.
+        """
 
     def __init__(
         self,
