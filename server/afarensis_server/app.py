@@ -133,10 +133,13 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
         _log.info("draining", seconds=seconds, runs=engine.at_work, executions=executions.at_work)
         if waiting := _counted(engine.at_work, executions.at_work):
             tell(f"Waiting up to {seconds:g} s for {waiting} to finish; Ctrl-C again ends at once.")
-        await asyncio.gather(engine.drain(seconds), executions.drain(seconds))
-        log.drain()
-        execution_log.drain()
-        await server.stop(_CALL_GRACE_SECONDS)
+        try:
+            await asyncio.gather(engine.drain(seconds), executions.drain(seconds))
+        finally:
+            # Whatever went wrong there, readers are told, and calls end.
+            log.drain()
+            execution_log.drain()
+            await server.stop(_CALL_GRACE_SECONDS)
 
     try:
         address = await server.start()
