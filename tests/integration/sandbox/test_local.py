@@ -96,7 +96,7 @@ async def test_closed_sessions_leave_nothing_behind(tmp_path: Path) -> None:
         for _ in range(2):
             async with opened(driver) as session:
                 await run(session, "1")
-        descriptors, groups = open_descriptors(), len(cgroups_of(os.getpid()))
+        descriptors, groups = open_descriptors(), {Path(group).name for group in cgroups_of(os.getpid())}
         pids = []
         for _ in range(20):
             async with opened(driver) as session:
@@ -105,7 +105,8 @@ async def test_closed_sessions_leave_nothing_behind(tmp_path: Path) -> None:
             await session.close()
         assert not processes().intersection(pids)
         assert abs(open_descriptors() - descriptors) <= 6  # one parked interpreter more or less
-        assert len(cgroups_of(os.getpid())) <= groups + 1
+        # The same, which has a directory of one name in each hierarchy.
+        assert len({Path(group).name for group in cgroups_of(os.getpid())}) <= len(groups) + 1
         assert list((tmp_path / "work" / "lower").iterdir()) == []
     assert cgroups_of(os.getpid()) == others
 
