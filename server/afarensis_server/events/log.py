@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Table, bindparam, select
 from ..clock import now
 from ..errors import CursorPastEnd, NotFound, ShuttingDown
 from ..store.database import Database, Transaction
+from ..store.prepared import Prepared
 
 #: Events that a reader takes from the table at a time: what a slow reader costs in memory.
 _READ_LIMIT = 100
@@ -165,16 +166,16 @@ class EventLog(Generic[D, E]):
         ends = encoded[-1][0] in kind.ends
         if any(event_type in kind.ends for event_type, _ in encoded[:-1]):
             raise LogEnded(owner_id)
-        last = tx.connection.execute(
-            self._statements.take, {"owner_id": owner_id, "tenant": project, "count": len(drafts), "ends": ends}
-        ).scalar_one_or_none()
-        if last is None:
+        taken = self._statements.take.run(
+            tx.connection, {"owner_id": owner_id, "tenant": project, "count": len(drafts), "ends": ends}
+        ).fetchone()
+        if taken is None:
             self._state(tx.connection, project, owner_id)
             raise LogEnded(owner_id)
         time = now()
-        first = last - len(drafts) + 1
-        tx.connection.execute(
-            self._statements.insert,
+        first = taken[0] - len(drafts) + 1
+        self._statements.insert.run_many(
+            tx.connection,
             [
                 {
                     "project": project,
@@ -309,13 +310,15 @@ class _Statements:
     def __init__(self, kind: EventKind[Any, Any]) -> None:
         logs, events = kind.logs.c, kind.events.c
         is_log = (logs[kind.owner] == bindparam("owner_id"), logs.project == bindparam("tenant"))
-        self.take = (
+        self.take = Prepared(
             kind.logs.update()
             .where(*is_log, logs.ended.is_(False))
             .values(last_sequence=logs.last_sequence + bindparam("count"), ended=bindparam("ends"))
             .returning(logs.last_sequence)
         )
-        self.insert = kind.events.insert()
+        self.insert = Prepared(
+            kind.events.insert(), ("project", kind.owner, "sequence", "create_time", "type", "payload")
+        )
         self.state = select(logs.last_sequence, logs.ended).where(*is_log)
         self.all = (
             select(events.sequence, events.create_time, events.type, events.payload)

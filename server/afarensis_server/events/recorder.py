@@ -31,7 +31,6 @@ class Recorder(Generic[D, E]):
         project: str,
         owner_id: str,
         merge: Callable[[D, D], D | None],
-        linger_seconds: float = 0.0,
         durable: bool = True,
         opening: Callable[[Transaction], None] | None = None,
         on_failure: Callable[[BaseException], None] | None = None,
@@ -44,7 +43,6 @@ class Recorder(Generic[D, E]):
             project: whose the owner is.
             owner_id: the run or execution.
             merge: two events as one; None where that is not possible.
-            linger_seconds: how long an event waits for more, so that what comes together is committed together.
             durable: whether what happens is to outlive a power cut.
             opening: what goes with the first commit, before the events: it stores the owner, say.
             on_failure: told when a commit in the background fails. What was to be committed stays, for the next one.
@@ -54,7 +52,6 @@ class Recorder(Generic[D, E]):
         self._project = project
         self._owner_id = owner_id
         self._merge = merge
-        self._linger_seconds = linger_seconds
         self._durable = durable
         self._opening = opening
         self._on_failure = on_failure
@@ -62,7 +59,7 @@ class Recorder(Generic[D, E]):
         self._tail = log.tail(project, owner_id)
         self._pending: list[D] = []
         self._order = asyncio.Lock()
-        self._timer: asyncio.TimerHandle | None = None
+        self._begin: asyncio.Handle | None = None
         self._flusher: asyncio.Task[None] | None = None
 
     async def emit(self, draft: D) -> None:
@@ -71,8 +68,8 @@ class Recorder(Generic[D, E]):
         if self._flusher is not None and self._flusher.done():
             flusher, self._flusher = self._flusher, None
             flusher.result()  # a failed commit ends the work that made it
-        if self._flusher is None and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._linger_seconds, self._begin_flush)
+        if self._flusher is None and self._begin is None:
+            self._begin = asyncio.get_running_loop().call_soon(self._begin_flush)
         if len(self._pending) > _PENDING_LIMIT:
             await self.flush()
 
@@ -104,7 +101,7 @@ class Recorder(Generic[D, E]):
         await self.flush()
 
     def _begin_flush(self) -> None:
-        self._timer = None
+        self._begin = None
         self._flusher = asyncio.create_task(self.flush(), name=f"flush {self._owner_id}")
         self._flusher.add_done_callback(self._flushed)
 
@@ -114,9 +111,9 @@ class Recorder(Generic[D, E]):
 
     def _take(self) -> list[D]:
         batch, self._pending = self._pending, []
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._begin is not None:
+            self._begin.cancel()
+            self._begin = None
         return batch
 
     async def _store(self, batch: list[D]) -> None:

@@ -38,8 +38,6 @@ from .service import Sessions
 
 _log = structlog.get_logger(__name__)
 
-#: Seconds that output waits for more. Most code ends within them, and then its result goes into the same commit.
-_LINGER_SECONDS = 0.005
 #: Seconds that interrupted code has at shutdown until its session is closed. The sandbox's own grace is shorter.
 _INTERRUPT_SECONDS = 15.0
 
@@ -293,7 +291,6 @@ class Executions:
             execution.project,
             execution.id,
             _merge,
-            linger_seconds=_LINGER_SECONDS,
             # A power cut ends the session, which nobody can go on in or run the same request again. Its files and those
             # of runs are another matter.
             durable=False,

@@ -1,6 +1,7 @@
 """What differs between databases: how connections are opened, how transactions begin, which errors mean "not now"."""
 
 import sqlite3
+from enum import Enum
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, RootTransaction, create_engine, event
@@ -11,8 +12,24 @@ from ..errors import DatabaseUnavailable
 
 #: What each connection keeps of the database in memory, in KiB.
 _CACHE_KIB = 16 * 1024
+#: Pages of the write-ahead log from which on a commit moves them to the database.
+_CHECKPOINT_PAGES = 1000
+#: Where a connection notes how it commits.
+_COMMIT = "afarensis.commit"
 #: A write-ahead log that a burst has grown is cut back to this.
 _LOG_BYTES = 64 * 1024 * 1024
+
+
+class Commit(Enum):
+    """How a transaction that writes begins and commits."""
+
+    #: It waits for the lock of another process, and outlives a power cut.
+    DURABLE = "durable"
+    #: It waits for the lock of another process, and may be lost in a power cut.
+    QUICK = "quick"
+    #: It waits for nothing but the kernel's memory: it fails where there is a lock, and may be lost in a power cut.
+    AT_ONCE = "at once"
+
 
 #: Primary result codes that say nothing about the statement: the file, the disk or a lock is the reason.
 _UNAVAILABLE = frozenset(
@@ -54,6 +71,15 @@ class Backend:
             pool_size=readers,
             max_overflow=0,
         )
+        busy = f"PRAGMA busy_timeout = {int(busy_seconds * 1000)}"
+        checkpoint = f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}"
+        self._pragmas = {
+            # One fsync for each commit, which is shared (`writer`). NORMAL would lose the last commits in a power cut.
+            Commit.DURABLE: ("PRAGMA synchronous = FULL", busy, checkpoint),
+            Commit.QUICK: ("PRAGMA synchronous = NORMAL", busy, checkpoint),
+            # A checkpoint takes fsyncs. The next of the others sees to it.
+            Commit.AT_ONCE: ("PRAGMA synchronous = NORMAL", "PRAGMA busy_timeout = 0", "PRAGMA wal_autocheckpoint = 0"),
+        }
         #: Without foreign keys, because rebuilding a table would delete all that refers to it. The first to open the
         #: file, it sets what stays in it: a reader would keep the mode from changing.
         self.migrating = _engine(url, busy_seconds, "PRAGMA journal_mode = WAL", poolclass=NullPool)
@@ -62,11 +88,13 @@ class Backend:
         """Begin a transaction that sees one snapshot. It ends with the connection's."""
         _driver(connection).execute("BEGIN")
 
-    def begin_writing(self, connection: Connection, *, durable: bool = True) -> RootTransaction:
+    def begin_writing(self, connection: Connection, commit: Commit) -> RootTransaction:
         """Begin a transaction that holds the write lock, so that no later statement waits for it."""
         transaction = connection.begin()
-        # One fsync for each commit, which is shared (`writer`). NORMAL would lose the last commits in a power cut.
-        _driver(connection).execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        if connection.info.get(_COMMIT) is not commit:
+            for pragma in self._pragmas[commit]:
+                _driver(connection).execute(pragma)
+            connection.info[_COMMIT] = commit
         _driver(connection).execute("BEGIN IMMEDIATE")
         return transaction
 
@@ -78,12 +106,19 @@ class Backend:
         """Whether the database still holds the transaction that the connection believes to be in."""
         return bool(_driver(connection).in_transaction)
 
+    def is_locked(self, error: BaseException) -> bool:
+        """Whether another process has the lock that was to be had at once."""
+        return _code(error) == sqlite3.SQLITE_BUSY
+
+    def is_of_database(self, error: BaseException | None) -> bool:
+        """Whether the database raised it."""
+        return isinstance(_original(error), sqlite3.Error)
+
     def translate(self, error: BaseException) -> BaseException:
         """The error that a caller is to see: a new DatabaseUnavailable if the database itself was the cause."""
         translated: Exception
-        original = error.orig if isinstance(error, DBAPIError) else error
-        if isinstance(original, sqlite3.Error) and getattr(original, "sqlite_errorcode", 0) & 0xFF in _UNAVAILABLE:
-            translated = DatabaseUnavailable(detail=original)
+        if _code(error) in _UNAVAILABLE:
+            translated = DatabaseUnavailable(detail=_original(error))
         elif isinstance(error, StopIteration):
             # A future cannot hold it.
             translated = RuntimeError("a unit of work raised StopIteration")
@@ -95,6 +130,17 @@ class Backend:
     def dispose(self) -> None:
         self.reading.dispose()
         self.writing.dispose()
+
+
+def _original(error: BaseException | None) -> BaseException | None:
+    """The driver's own error."""
+    return error.orig if isinstance(error, DBAPIError) else error
+
+
+def _code(error: BaseException) -> int | None:
+    """The primary result code; None for what is not the database's."""
+    original = _original(error)
+    return getattr(original, "sqlite_errorcode", 0) & 0xFF if isinstance(original, sqlite3.Error) else None
 
 
 def _driver(connection: Connection) -> Any:

@@ -4,18 +4,20 @@ from sqlalchemy import Connection, select
 
 from ..domain.executions import Execution
 from . import tables
+from .prepared import Prepared
 from .rows import Rows
 
 _rows = Rows(tables.executions, Execution)
-_insert_log = tables.execution_logs.insert()
+_insert = Prepared(tables.executions.insert())
+_insert_log = Prepared(tables.execution_logs.insert())
 _open_logs = select(tables.execution_logs.c.project, tables.execution_logs.c.execution_id).where(tables.OPEN_LOG)
 
 
 def insert(connection: Connection, execution: Execution) -> None:
     """Store a new execution with an empty event log."""
-    _rows.insert(connection, execution)
+    _insert.run(connection, _rows.parameters(execution))
     counter = {"execution_id": execution.id, "project": execution.project, "last_sequence": 0, "ended": False}
-    connection.execute(_insert_log, counter)
+    _insert_log.run(connection, counter)
 
 
 def get(connection: Connection, project: str, execution_id: str) -> Execution | None:

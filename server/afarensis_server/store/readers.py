@@ -28,7 +28,9 @@ class ReaderThreads:
             thread.start()
 
     def submit(self, work: Callable[[Connection], Any]) -> asyncio.Future[Any]:
-        return self._queue.submit(work)
+        unit = self._queue.unit(work)
+        self._queue.submit(unit)
+        return unit.future
 
     def close(self) -> None:
         """Finish what was submitted and end the threads. It blocks: not for the event loop's own thread."""

@@ -49,7 +49,7 @@ class Rows(Generic[T]):
 
     def insert(self, connection: Connection, *values: T) -> None:
         if values:
-            connection.execute(self._insert, [self._parameters(value) for value in values])
+            connection.execute(self._insert, [self.parameters(value) for value in values])
 
     def get(self, connection: Connection, project: str, row_id: str) -> T | None:
         row = connection.execute(self._get, {"row_id": row_id, "row_project": project}).one_or_none()
@@ -57,7 +57,7 @@ class Rows(Generic[T]):
 
     def update(self, connection: Connection, value: T) -> bool:
         """Write all fields of a value; False when there is no such row (any more)."""
-        parameters = self._parameters(value)
+        parameters = self.parameters(value)
         parameters["row_id"], parameters["row_project"] = parameters.pop("id"), parameters.pop("project")
         return connection.execute(self._update, parameters).rowcount > 0
 
@@ -88,7 +88,8 @@ class Rows(Generic[T]):
     def all(self, connection: Connection, statement: Select[Any]) -> list[T]:
         return [self.value(row) for row in connection.execute(statement)]
 
-    def _parameters(self, value: T) -> dict[str, Any]:
+    def parameters(self, value: T) -> dict[str, Any]:
+        """The columns of a value by name, as statements take them."""
         return dict(zip(self._names, self._fields(value), strict=True))
 
 

@@ -36,12 +36,22 @@ class UnitQueue:
         self._backend = backend
         self._loop = loop
         self._queue: SimpleQueue[Unit | None] = SimpleQueue()
+        #: Units that were submitted and are not answered yet.
+        self._unanswered = 0
 
-    def submit(self, work: Callable[[Any], Any], *, durable: bool = True) -> asyncio.Future[Any]:
-        """A future of the unit's result. Cancelling it does not keep the unit from being done."""
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put(Unit(work, future, durable))
-        return future
+    @property
+    def is_idle(self) -> bool:
+        """Whether every unit is answered, so that no thread is at work on one."""
+        return self._unanswered == 0
+
+    def unit(self, work: Callable[[Any], Any], *, durable: bool = True) -> Unit:
+        """A unit with a future of its result. Cancelling that does not keep the unit from being done."""
+        return Unit(work, self._loop.create_future(), durable)
+
+    def submit(self, unit: Unit) -> None:
+        """Have a thread do the unit."""
+        self._unanswered += 1
+        self._queue.put(unit)
 
     def close(self) -> None:
         """Let the threads end once they have done what was submitted. Nothing may be submitted after this."""
@@ -71,16 +81,22 @@ class UnitQueue:
 
     def _answer(self, units: list[Unit]) -> None:
         for unit in units:
-            if unit.error is not None:
-                self._refuse(unit.future, self._backend.translate(unit.error))
-                continue
-            for callback in unit.callbacks:
-                try:
-                    callback()
-                except Exception as error:  # What went wrong for one must not keep the others waiting.
-                    self._report("A callback after a commit failed", error)
-            if not unit.future.done():
-                unit.future.set_result(unit.result)
+            self.settle(unit)
+        # Last: what a callback submits must not get ahead of the units that are still to be answered here.
+        self._unanswered -= len(units)
+
+    def settle(self, unit: Unit) -> None:
+        """Give a unit that is done to its awaiter."""
+        if unit.error is not None:
+            self._refuse(unit.future, self._backend.translate(unit.error))
+            return
+        for callback in unit.callbacks:
+            try:
+                callback()
+            except Exception as error:  # What went wrong for one must not keep the others waiting.
+                self._report("A callback after a commit failed", error)
+        if not unit.future.done():
+            unit.future.set_result(unit.result)
 
     def _refuse(self, future: asyncio.Future[Any], error: BaseException) -> None:
         if not future.done():

@@ -13,14 +13,15 @@ from threading import Thread
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
-from .backend import Backend
+from .backend import Backend, Commit
 from .units import Unit, UnitQueue
 
 #: A commit waits for no more than this many units, and for none that begins later than this after the first.
 _MAX_UNITS = 512
 _MAX_SECONDS = 0.02
+#: Commits of the event loop until the thread has its turn, and looks after the log.
+_MOST_HERE = 64
 
 
 class Transaction:
@@ -76,17 +77,41 @@ class _Batch:
 
 
 class GroupCommitWriter:
-    """The one thread that writes. `submit` belongs to the event loop."""
+    """The one thread that writes, and the event loop when that thread has nothing to do. `submit` is for the loop."""
 
     def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
         self._backend = backend
         self._queue = UnitQueue(backend, loop)
         self._left_over: Unit | None = None
+        #: Commits of the event loop since the last of the thread, which looks after the log that they make longer.
+        self._done_here = 0
         self._thread = Thread(target=self._run, name="store-write")
         self._thread.start()
 
     def submit(self, work: Callable[[Transaction], Any], *, durable: bool) -> asyncio.Future[Any]:
-        return self._queue.submit(work, durable=durable)
+        """Have a unit done: at once if that takes no fsync and nobody else is at it, else by the thread."""
+        unit = self._queue.unit(work, durable=durable)
+        if durable or self._done_here >= _MOST_HERE or not self._queue.is_idle or not self._do_here(unit):
+            self._done_here = 0
+            self._queue.submit(unit)
+        return unit.future
+
+    def _do_here(self, unit: Unit) -> bool:
+        """Do a unit on the event loop, unless another process has the lock.
+
+        The way to the thread and back takes longer than a small unit does.
+        """
+        batch = _Batch(unit, self._queue)
+        try:
+            with self._backend.writing.connect() as connection:
+                self._commit(batch, connection, Commit.AT_ONCE)
+        except Exception as error:
+            if self._backend.is_locked(error):
+                return False
+            batch.fail(error)
+        self._done_here += 1
+        self._queue.settle(unit)
+        return True
 
     def close(self) -> None:
         """Finish what was submitted and end the thread. It blocks: not for the event loop's own thread."""
@@ -108,17 +133,17 @@ class GroupCommitWriter:
         batch = _Batch(unit, self._queue)
         try:
             with self._backend.writing.connect() as connection:
-                self._commit(batch, connection)
+                self._commit(batch, connection, Commit.DURABLE if batch.durable else Commit.QUICK)
         except Exception as error:  # Whatever it is, it must reach the awaiters and must not end the thread.
             batch.fail(error)
         self._left_over = batch.left_over
         self._queue.answer(batch.units)
         return True
 
-    def _commit(self, batch: _Batch, connection: Connection) -> None:
+    def _commit(self, batch: _Batch, connection: Connection, commit: Commit) -> None:
         """Run the units of a batch, and commit those that did not fail."""
         try:
-            transaction = self._backend.begin_writing(connection, durable=batch.durable)
+            transaction = self._backend.begin_writing(connection, commit)
         except Exception:
             # Another process holds the lock, most likely. Those behind are not to wait for it one batch after another.
             batch.take_all()
@@ -135,7 +160,7 @@ class GroupCommitWriter:
             else:
                 # No unit came before it that its failure could take along: it needed no savepoint.
                 transaction.rollback()
-                transaction = self._backend.begin_writing(connection, durable=batch.durable)
+                transaction = self._backend.begin_writing(connection, commit)
         if shared:
             transaction.commit()
         else:
@@ -149,6 +174,6 @@ class GroupCommitWriter:
             unit.error = error
         if not self._backend.in_transaction(connection):
             # As SQLite may do when the disk is full. What the units before this one did is gone, too.
-            raise unit.error if isinstance(unit.error, DBAPIError) else TransactionLost
+            raise unit.error if unit.error and self._backend.is_of_database(unit.error) else TransactionLost
         unit.callbacks = transaction.callbacks
         return unit.error is None

@@ -61,7 +61,7 @@ def recorder(
     def insert(tx: Transaction) -> None:
         executions.insert(tx.connection, execution)
 
-    return Recorder(database, log, PROJECT, execution.id, merge, linger_seconds=3600.0, opening=opening or insert)
+    return Recorder(database, log, PROJECT, execution.id, merge, opening=opening or insert)
 
 
 def out(text: str) -> OutputItem:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,76 @@ def synchronous(tx: Transaction) -> object:
 async def test_only_units_that_must_outlive_a_power_cut_wait_for_the_disk(database: Database) -> None:
     assert await database.write(synchronous, durable=False) == 1
     assert await database.write(synchronous) == 2
+
+
+async def test_unit_that_waits_for_no_disk_is_done_at_once(database: Database) -> None:
+    ran_in: list[str] = []
+    thread = new_thread()
+
+    def insert(tx: Transaction) -> None:
+        ran_in.append(threading.current_thread().name)
+        threads.insert(tx.connection, thread)
+
+    await database.write(insert, durable=False)
+    assert ran_in == [threading.main_thread().name]
+    assert await stored(database) == {thread.id}
+
+
+async def test_unit_behind_others_waits_for_its_turn(database: Database) -> None:
+    order: list[str] = []
+    async with Gate(database):
+        first = asyncio.create_task(database.write(lambda _tx: order.append("durable")))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(database.write(lambda _tx: order.append("quick"), durable=False))
+    await asyncio.gather(first, second)
+    assert order == ["durable", "quick"]
+
+
+async def test_unit_that_is_submitted_by_a_callback_does_not_overtake_those_before_it(database: Database) -> None:
+    order: list[str] = []
+    late: list[asyncio.Task[None]] = []
+
+    def first(tx: Transaction) -> None:
+        def write_more() -> None:
+            def unit(tx: Transaction) -> None:
+                tx.after_commit(lambda: order.append("late"))
+
+            late.append(asyncio.create_task(database.write(unit, durable=False)))
+
+        tx.after_commit(write_more)
+
+    def second(tx: Transaction) -> None:
+        tx.after_commit(lambda: order.append("second"))
+
+    async with Gate(database):
+        tasks = [asyncio.create_task(database.write(work)) for work in (first, second)]
+    await asyncio.gather(*tasks)
+    await asyncio.gather(*late)
+    assert order == ["second", "late"]
+
+
+async def test_lock_of_another_process_does_not_hold_up_the_event_loop(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with Database(f"sqlite:///{path}", busy_seconds=30.0) as database:
+        thread = new_thread()
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            writing = asyncio.create_task(database.write(insertion(thread), durable=False))
+            # The loop goes on, and so the lock is let go: else the write would fail after its 30 seconds.
+            async with asyncio.timeout(10):
+                assert await stored(database) == set()
+            other.execute("ROLLBACK")
+        await writing
+        assert await stored(database) == {thread.id}
+
+
+async def test_many_quick_units_leave_no_endless_log(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with Database(f"sqlite:///{path}") as database:
+        for _ in range(2_000):
+            await database.write(insertion(new_thread()), durable=False)
+        # Checkpointed on the way: the log would have a few pages for each.
+        assert path.with_name("store.db-wal").stat().st_size < 12 * 1024 * 1024
 
 
 async def test_durable_unit_among_others_is_committed_durably(database: Database) -> None:

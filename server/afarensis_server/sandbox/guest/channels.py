@@ -1,8 +1,8 @@
 """The three ways out of the guest (stdout, stderr, control) and the order between them.
 
 They are separate pipes and a socket, so the host can only tell the order of what it reads at different times. Before
-the guest changes from one way to another it flushes the former and waits, for a bounded time, until the host has read
-it.
+the guest writes to a pipe it flushes what went another way, and waits, for a bounded time, until the host has read it.
+Before it sends a frame it only flushes: the host reads what lies in the pipes before it takes a frame.
 """
 
 import ctypes
@@ -31,6 +31,8 @@ DRAIN_SPINS = 60
 FLUSH_SECONDS = 0.02
 #: Bytes of the flusher's stack: it calls next to nothing.
 FLUSHER_STACK = 256 * 1024
+#: libc, called without giving up the interpreter: nothing here waits.
+_libc = ctypes.PyDLL(None)
 #: The lowest number for descriptors of the guest's own, out of the way of code that closes or replaces low ones.
 HIGH_DESCRIPTOR = 200
 
@@ -138,8 +140,7 @@ class Channels:
             if not self._flush_both():
                 self._open_streams()
             self._flush_native()
-            for pipe in self._pipes:
-                _wait(pipe.drained)
+            self._flusher.rest()
             self._last = None
             self._restore_streams()
             if not self.in_child:
@@ -148,7 +149,6 @@ class Channels:
 
     def _send(self, header: dict[str, Any], body: bytes = b"") -> None:
         self._flush_both()
-        self._drain()
         self.stdout.behind = self.stderr.behind = True
         self._control.sendall(encode(header, body))
         self._last = self._control_drained
@@ -205,32 +205,41 @@ class Channels:
 
 
 class _Flusher:
-    """A thread that flushes the streams soon after the first write, and sleeps while there is nothing to flush."""
+    """A thread that flushes the streams some time after the first write, and sleeps while there is nothing to flush.
+
+    It sleeps on a timer of the kernel's. So setting it costs a system call, and a cell that ends in time never has two
+    threads compete for the interpreter.
+    """
 
     def __init__(self, flush: Callable[[], object]) -> None:
         self._flush = flush
         self._thread: threading.Thread | None = None
-        self._bell = threading.Lock()
-        self._halt = threading.Lock()
+        self._timer = -1
+        self._halted = False
 
     def wake(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
+        """Have the streams flushed soon."""
+        if self._thread is None or not self._thread.is_alive() or not _set_timer(self._timer, FLUSH_SECONDS):
             self._start()
-        elif self._bell.locked():
-            _release(self._bell)
+            _set_timer(self._timer, FLUSH_SECONDS)
+
+    def rest(self) -> None:
+        """There is nothing left to flush."""
+        _set_timer(self._timer, 0.0)
 
     def stop(self) -> None:
+        """End the thread; the next `wake` starts another."""
         thread, self._thread = self._thread, None
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            _release(self._halt)
-            _release(self._bell)
-            thread.join()
+            self._halted = True
+            if _set_timer(self._timer, 1e-9):
+                thread.join()
 
     def _start(self) -> None:
-        self._bell, self._halt = threading.Lock(), threading.Lock()
-        self._halt.acquire()
-        locks = (self._bell, self._halt)
-        thread = threading.Thread(target=self._run, args=locks, name="afarensis-flusher", daemon=True)
+        self._close()
+        self._halted = False
+        self._timer = _new_timer()
+        thread = threading.Thread(target=self._run, args=(self._timer,), name="afarensis-flusher", daemon=True)
         size = threading.stack_size(FLUSHER_STACK)
         try:
             thread.start()
@@ -240,12 +249,49 @@ class _Flusher:
             threading.stack_size(size)
         self._thread = thread
 
-    def _run(self, bell: threading.Lock, halt: threading.Lock) -> None:
-        while True:
-            bell.acquire()
-            if halt.acquire(timeout=FLUSH_SECONDS):
+    def _run(self, timer: int) -> None:
+        # Only as long as it is this thread's: user code may close descriptors by number.
+        while timer == self._timer:
+            try:
+                os.read(timer, 8)
+            except OSError:
+                return
+            if self._halted:
                 return
             self._flush()
+
+    def _close(self) -> None:
+        timer, self._timer = self._timer, -1
+        if timer >= 0:
+            with suppress(OSError):
+                os.close(timer)
+
+
+class _TimerSetting(ctypes.Structure):
+    """struct itimerspec."""
+
+    _fields_ = [
+        ("interval_seconds", ctypes.c_long),
+        ("interval_nanoseconds", ctypes.c_long),
+        ("seconds", ctypes.c_long),
+        ("nanoseconds", ctypes.c_long),
+    ]
+
+
+def _new_timer() -> int:
+    """A descriptor that can be read once the time that was set is over; -1 where there is none."""
+    timer = _libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_CLOEXEC)
+    if timer < 0:
+        return -1
+    high = move_high(timer)
+    os.close(timer)
+    return high
+
+
+def _set_timer(timer: int, seconds: float) -> bool:
+    """Have a timer go off after some time, or never (0); whether it is one."""
+    setting = _TimerSetting(0, 0, int(seconds), int(seconds % 1 * 1e9))
+    return timer >= 0 and _libc.timerfd_settime(timer, 0, ctypes.byref(setting), None) == 0
 
 
 def _restore_stdin() -> None:
@@ -260,11 +306,6 @@ def _restore_stdin() -> None:
     if not isinstance(stdin, io.TextIOBase) or stdin.closed or stdin is not sys.__stdin__:
         stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # it stays open as long as the process
         sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]  # as above
-
-
-def _release(lock: threading.Lock) -> None:
-    with suppress(RuntimeError):  # another thread was faster
-        lock.release()
 
 
 def _flush(stream: OutputStream) -> bool:

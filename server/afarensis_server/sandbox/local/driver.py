@@ -18,8 +18,9 @@ from .settings import LocalSandboxSettings
 
 _log = logging.getLogger(__name__)
 
-#: File descriptors of the server: of one session (its process, socket, two pipes, two directories), and of all else.
-_SESSION_DESCRIPTORS = 6
+#: File descriptors of the server: of one session (its process, socket, two pipes, two directories, four counters of its
+#: group, and what waits for them), and of all else.
+_SESSION_DESCRIPTORS = 11
 _OTHER_DESCRIPTORS = 4096
 
 

@@ -15,7 +15,7 @@ from .frames import ResultFrame, parse_display, parse_result
 from .interpreter import Ending, Interpreter, unread_bytes
 from .outputs import Outputs
 from .pace import Pace
-from .readiness import wait_readable
+from .readiness import Watch
 
 _READ_SIZE = 64 * 1024
 #: Seconds that a guest gets to take up a request: an interrupt before it has would be lost.
@@ -73,6 +73,7 @@ class Execution:
         self._control = interpreter.control.fileno()
         self._streams = {interpreter.stdout: OutputStream.STDOUT, interpreter.stderr: OutputStream.STDERR}
         self._open = {*self._streams, self._control, interpreter.pidfd}
+        self._watch = Watch(self._open)
         self._started = time.monotonic()
         # It counts whether or not anybody takes the events.
         self._timer = self._loop.call_later(timeout_seconds, self.stop, Stop.TIMEOUT)
@@ -118,7 +119,7 @@ class Execution:
     async def advance(self) -> list[ExecutionEvent]:
         """Wait for something to happen, and say what it shows."""
         await self._pace.keep()
-        ready = await wait_readable(self._open, self._outputs.due_in(time.monotonic()))
+        ready = await self._watch.readable(self._outputs.due_in(time.monotonic()))
         with self._pace.measured():
             events = list(self._read(ready))
         ended = self._interpreter.pidfd in ready
@@ -144,7 +145,13 @@ class Execution:
     def close(self) -> None:
         """Let go of the interpreter."""
         self._timer.cancel()
+        self._watch.close()
         self._interpreter.release()
+
+    def _forget(self, descriptor: int) -> None:
+        if descriptor in self._open:
+            self._open.discard(descriptor)
+            self._watch.forget(descriptor)
 
     def _interrupt(self) -> None:
         self._interpreter.signal(signal.SIGINT)
@@ -171,7 +178,7 @@ class Execution:
         except BlockingIOError:
             return
         if not data:
-            self._open.discard(descriptor)  # closed by the code, and by all it started
+            self._forget(descriptor)  # closed by the code, and by all it started
         self._pace.count(len(data))
         yield from self._outputs.feed(stream, data, time.monotonic())
 
@@ -191,7 +198,7 @@ class Execution:
             data = b""
         if not data:
             # Without its socket an interpreter is of no use, alive or not.
-            self._open.discard(self._control)
+            self._forget(self._control)
             self._kill()
             return
         try:
@@ -201,7 +208,7 @@ class Execution:
                 yield from self._take(header, body)
         except FrameError as error:
             self.broken = str(error)
-            self._open.discard(self._control)
+            self._forget(self._control)
             self._kill()
 
     def _take(self, header: dict[str, Any], body: bytes) -> Iterator[ExecutionEvent]:

@@ -9,38 +9,53 @@ import select
 from collections.abc import Collection
 
 
-async def wait_readable(descriptors: Collection[int], timeout_seconds: float | None) -> set[int]:
-    """Wait until one of them can be read or has ended; empty when the time is over."""
-    if ready_now := _poll(descriptors):
-        # Others have their turn first: whoever waits here in a loop may never have to wait.
-        await asyncio.sleep(0)
-        return ready_now
-    loop = asyncio.get_running_loop()
-    ready: set[int] = set()
-    woken: asyncio.Future[None] = loop.create_future()
+class Watch:
+    """Several descriptors behind one of the kernel's, so that the event loop has one to add and remove, not all."""
 
-    def wake(descriptor: int | None) -> None:
-        if descriptor is not None:
-            ready.add(descriptor)
-        if not woken.done():
-            woken.set_result(None)
-
-    for descriptor in descriptors:
-        loop.add_reader(descriptor, wake, descriptor)
-    timer = loop.call_later(timeout_seconds, wake, None) if timeout_seconds is not None else None
-    try:
-        await woken
-    finally:
-        if timer is not None:
-            timer.cancel()
+    def __init__(self, descriptors: Collection[int]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._epoll = select.epoll()
         for descriptor in descriptors:
-            loop.remove_reader(descriptor)
-    return ready
+            self._epoll.register(descriptor, select.EPOLLIN)
+
+    async def readable(self, timeout_seconds: float | None) -> set[int]:
+        """Wait until one of them can be read or has ended; empty when the time is over."""
+        if ready_now := self._poll():
+            # Others have their turn first: whoever waits here in a loop may never have to wait.
+            await asyncio.sleep(0)
+            return ready_now
+        woken: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(self._epoll, _wake, woken)
+        timer = None if timeout_seconds is None else self._loop.call_later(timeout_seconds, _wake, woken)
+        try:
+            await woken
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._loop.remove_reader(self._epoll)
+        return self._poll()
+
+    def forget(self, descriptor: int) -> None:
+        """Watch one no longer: what has ended can always be read."""
+        self._epoll.unregister(descriptor)
+
+    def close(self) -> None:
+        """Let go of all."""
+        self._epoll.close()
+
+    def _poll(self) -> set[int]:
+        return {descriptor for descriptor, _ in self._epoll.poll(0)}
 
 
-def _poll(descriptors: Collection[int]) -> set[int]:
-    """Those that can be read at once: having the loop watch them would cost ten times as much."""
-    poll = select.poll()
-    for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
-    return {descriptor for descriptor, _ in poll.poll(0)}
+async def wait_readable(descriptors: Collection[int], timeout_seconds: float | None) -> set[int]:
+    """Wait until one of some descriptors can be read or has ended; empty when the time is over."""
+    watch = Watch(descriptors)
+    try:
+        return await watch.readable(timeout_seconds)
+    finally:
+        watch.close()
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -14,7 +14,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from ..backend import Backend
+from ..backend import Backend, Commit
 
 # Alembic keeps the migration under way in module globals.
 _lock = threading.Lock()
@@ -42,7 +42,7 @@ def upgrade(backend: Backend) -> None:
     settings = configuration()
     script = ScriptDirectory.from_config(settings)
     known = {revision.revision for revision in script.walk_revisions()}
-    with _lock, backend.migrating.connect() as connection, backend.begin_writing(connection):
+    with _lock, backend.migrating.connect() as connection, backend.begin_writing(connection, Commit.DURABLE):
         current = MigrationContext.configure(connection).get_current_revision()
         if current is not None and current not in known:
             raise DatabaseTooNew(current)
