@@ -164,6 +164,7 @@ def open_driver(settings: Settings, directory: Path) -> SandboxDriver:
             guest_python=_guest_python(section.guest_python),
             work_directory=directory / "sandbox",
             pool_size=section.pool_size,
+            usual_limits=_session_limits(settings),
             max_sessions=section.max_sessions,
             grace_seconds=section.grace_seconds,
             start_seconds=section.start_seconds,
@@ -374,19 +375,25 @@ def _engine_settings(settings: Settings) -> EngineSettings:
     )
 
 
+def _session_limits(settings: Settings) -> SessionLimits:
+    """What a session may use whose creator does not say."""
+    section = settings.sandbox
+    return SessionLimits(
+        memory_bytes=section.memory_bytes,
+        cpu_cores=section.cpu_cores,
+        processes=section.processes,
+        open_files=section.open_files,
+        disk_bytes=section.disk_bytes,
+        disk_inodes=section.disk_inodes,
+        output_bytes=section.output_bytes,
+        display_bytes=section.display_bytes,
+    )
+
+
 def _session_settings(settings: Settings) -> SessionSettings:
     section = settings.sandbox
     return SessionSettings(
-        limits=SessionLimits(
-            memory_bytes=section.memory_bytes,
-            cpu_cores=section.cpu_cores,
-            processes=section.processes,
-            open_files=section.open_files,
-            disk_bytes=section.disk_bytes,
-            disk_inodes=section.disk_inodes,
-            output_bytes=section.output_bytes,
-            display_bytes=section.display_bytes,
-        ),
+        limits=_session_limits(settings),
         least=SessionLimits(**LEAST, output_bytes=1, display_bytes=1),
         outputs=OutputLimits(
             inline_bytes=section.inline_display_bytes,

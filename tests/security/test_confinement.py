@@ -172,7 +172,7 @@ async def test_a_zygote_that_can_start_nothing_leaks_nothing_and_says_why(tmp_pa
         assert driver._launcher is not None
         zygote = driver._launcher._zygote
         assert zygote is not None
-        parent = _parent(str(session._interpreter.pid))  # type: ignore[attr-defined] # the local driver's
+        parent = _parent(str(session.place.interpreter.pid))  # type: ignore[attr-defined] # the local driver's
         before = _descriptors(parent)
         for _ in range(20):
             # No such user is mapped in the zygote's namespace.

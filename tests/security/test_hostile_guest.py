@@ -63,7 +63,7 @@ def forge():
 threading.Thread(target=forge, daemon=True).start()
 """
     await run(session, SOCKET + ahead)
-    interpreter = session._interpreter  # type: ignore[attr-defined] # the local driver's
+    interpreter = session.place.interpreter  # type: ignore[attr-defined] # the local driver's
     await wait_readable((interpreter.control.fileno(),), 5)
     cell = await run(session, "print('true')")
     assert (cell.status, cell.stdout, cell.result.state_lost) == (ExecutionStatus.OK, "true\n", True)

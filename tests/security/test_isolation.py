@@ -31,7 +31,7 @@ async def neighbour(driver: LocalSandbox) -> AsyncIterator[SandboxSession]:
 
 
 def _host_user(session: SandboxSession) -> int:
-    pid = session._interpreter.pid  # type: ignore[attr-defined] # the local driver's
+    pid = session.place.interpreter.pid  # type: ignore[attr-defined] # the local driver's
     return Path(f"/proc/{pid}").stat().st_uid
 
 

@@ -20,6 +20,7 @@ from afarensis_server.sandbox.driver import (
     SessionLimits,
     SessionSpec,
 )
+from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings
 
 REPOSITORY = Path(__file__).parents[2]
 MIB = 2**20
@@ -129,3 +130,17 @@ async def opened(driver: SandboxDriver, *files: InputFile, **limits: float) -> A
         yield session
     finally:
         await session.close()
+
+
+@asynccontextmanager
+async def local(directory: Path, **settings: object) -> AsyncIterator[LocalSandbox]:
+    """The local driver, with these settings."""
+    work = directory / "work"
+    defaults: dict[str, object] = {"guest_python": guest_python(), "work_directory": work, "grace_seconds": 1.0}
+    async with LocalSandbox(LocalSandboxSettings(**(defaults | settings))) as driver:  # type: ignore[arg-type] # by name
+        yield driver
+
+
+def process_of(session: SandboxSession) -> int:
+    pid: int = session.place.interpreter.pid  # type: ignore[attr-defined] # the local driver's
+    return pid

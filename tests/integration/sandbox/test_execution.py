@@ -151,7 +151,7 @@ async def test_death_of_the_interpreter_is_told_at_once(session: SandboxSession,
 async def test_death_between_cells_is_told_by_the_next(session: SandboxSession) -> None:
     code = "import threading, os, time\nthreading.Thread(target=lambda: (time.sleep(0.05), os._exit(1))).start()"
     await run(session, code)
-    interpreter = session._interpreter  # type: ignore[attr-defined] # the local driver's
+    interpreter = session.place.interpreter  # type: ignore[attr-defined] # the local driver's
     await interpreter.ended()
     cell = await run(session, "1 + 1")
     assert (cell.value, cell.result.state_lost) == ("2", True)

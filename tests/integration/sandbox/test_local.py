@@ -6,28 +6,13 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from afarensis_server.sandbox.driver import ExecutionStatus, SandboxFull, SandboxSession, SandboxUnavailable
-from afarensis_server.sandbox.local import CgroupMode, LocalSandbox, LocalSandboxSettings
-from tests.support.sandbox import REPOSITORY, guest_python, opened, run
-
-
-@asynccontextmanager
-async def local(directory: Path, **settings: object) -> AsyncIterator[LocalSandbox]:
-    work = directory / "work"
-    defaults: dict[str, object] = {"guest_python": guest_python(), "work_directory": work, "grace_seconds": 1.0}
-    async with LocalSandbox(LocalSandboxSettings(**(defaults | settings))) as driver:  # type: ignore[arg-type] # by name
-        yield driver
-
-
-def process_of(session: SandboxSession) -> int:
-    pid: int = session._interpreter.pid  # type: ignore[attr-defined] # the local driver's
-    return pid
+from afarensis_server.sandbox.driver import ExecutionStatus, SandboxFull, SandboxUnavailable
+from afarensis_server.sandbox.local import CgroupMode
+from tests.support.sandbox import REPOSITORY, local, opened, process_of, run
 
 
 def processes() -> set[int]:
@@ -96,6 +81,8 @@ async def test_closed_sessions_leave_nothing_behind(tmp_path: Path) -> None:
         for _ in range(2):
             async with opened(driver) as session:
                 await run(session, "1")
+        assert driver._pool is not None
+        await driver._pool.settle()
         descriptors, groups = open_descriptors(), {Path(group).name for group in cgroups_of(os.getpid())}
         pids = []
         for _ in range(20):
@@ -104,10 +91,11 @@ async def test_closed_sessions_leave_nothing_behind(tmp_path: Path) -> None:
                 await run(session, "import subprocess; subprocess.Popen(['sleep', '60']); open('f', 'w').write('x')")
             await session.close()
         assert not processes().intersection(pids)
-        assert abs(open_descriptors() - descriptors) <= 6  # one parked interpreter more or less
+        await driver._pool.settle()
+        assert open_descriptors() == descriptors
         # The same, which has a directory of one name in each hierarchy.
-        assert len({Path(group).name for group in cgroups_of(os.getpid())}) <= len(groups) + 1
-        assert list((tmp_path / "work" / "lower").iterdir()) == []
+        assert len({Path(group).name for group in cgroups_of(os.getpid())}) == len(groups)
+        assert len(list((tmp_path / "work" / "lower").iterdir())) == 1  # that of the place that is kept ready
     assert cgroups_of(os.getpid()) == others
 
 

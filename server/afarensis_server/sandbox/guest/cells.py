@@ -10,6 +10,7 @@ import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
+from importlib.machinery import FileFinder
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -67,6 +68,9 @@ class Cells:
         self._count += 1
         # Warnings are shown once a line, and the lines of every cell are counted anew.
         self._module.__dict__.pop("__warningregistry__", None)
+        # The host may have put files in, which changes nothing that Python looks at to find modules anew.
+        if isinstance(finder := sys.path_importer_cache.get(self._data_directory), FileFinder):
+            finder.invalidate_caches()
         # As Python's own reader does it, so that everybody counts the same lines.
         source = source.replace("\r\n", "\n").replace("\r", "\n")
         name = register_cell(self._count, source)

@@ -7,6 +7,7 @@ The host treats everything from the guest as hostile: lengths are checked before
 to      header
 ======  ==============================================================================================================
 guest   ``{"type": "execute", "id": int, "code": str}``
+guest   ``{"type": "limits", ...}``, before the first request, where the guest was told what to do with its fields
 host    ``{"type": "ready"}``, once, before the first request
 host    ``{"type": "display", "id": int, "representations": [{"media_type": str, "length": int, "text": bool}, ...]}``;
         the body holds the representations one after another, textual ones as UTF-8

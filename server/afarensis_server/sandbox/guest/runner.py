@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -78,13 +79,13 @@ class Runner:
         self._cells.rehearse()
         interrupts.install()
 
-    def serve(self) -> NoReturn:
-        """Send ``ready`` and serve until the socket ends or breaks."""
+    def serve(self, limit: Callable[..., None] | None = None) -> NoReturn:
+        """Send ``ready`` and serve until the socket ends or breaks. ``limit`` takes the fields of a frame of limits."""
         status = 0
         try:
             _install_hooks(self._data_directory)
             self._channels.greet()
-            self._serve()
+            self._serve(limit)
         except (OSError, FrameError):
             status = 1  # the host is gone, or is not one
         except BaseException:
@@ -95,13 +96,17 @@ class Runner:
         # Without finalization: threads and exit handlers of the user's may last forever.
         _exit(status)
 
-    def _serve(self) -> None:
+    def _serve(self, limit: Callable[..., None] | None) -> None:
         buffer = FrameBuffer(MAX_REQUEST, 0)
         while data := self.control.recv(READ_SIZE):
             for header, _ in buffer.feed(data):
-                if header["type"] != "execute":
-                    raise FrameError(f"a frame of the unknown type {header['type']!r}")
-                self._execute(header["id"], header["code"])
+                kind = header.pop("type")
+                if kind == "execute":
+                    self._execute(header["id"], header["code"])
+                elif kind == "limits" and limit is not None:
+                    limit(**header)
+                else:
+                    raise FrameError(f"a frame of the unknown type {kind!r}")
 
     def _execute(self, request: int, code: str) -> None:
         self._channels.begin(request)

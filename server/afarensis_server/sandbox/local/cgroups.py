@@ -7,7 +7,7 @@ Files in /mnt/data, /tmp and /dev/shm lie in memory and count as their session's
 import errno
 import os
 import secrets
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,9 +47,13 @@ class Cgroup:
         #: Files that are read and written with every execution, by controller and name: opened once, since that takes
         #: longer than reading. -1: not to be had.
         self._files: dict[tuple[str, str], int] = {}
+        self._limits: SessionLimits | None = None
 
     def set_limits(self, limits: SessionLimits) -> None:
-        """Bind the session to its limits."""
+        """Bind the session to its limits, unless it is."""
+        if limits == self._limits:
+            return
+        self._limits = limits
         quota = max(1000, int(limits.cpu_cores * _PERIOD_MICROSECONDS))
         if self._version == 2:
             self._write("memory", "memory.max", limits.memory_bytes)
@@ -62,6 +66,22 @@ class Cgroup:
             self._write("pids", "pids.max", limits.processes)
             self._write("cpu", "cpu.cfs_period_us", _PERIOD_MICROSECONDS)
             self._write("cpu", "cpu.cfs_quota_us", quota)
+
+    def open_entrances(self) -> list[int]:
+        """Files that a process with one thread enters the group by, by writing 0; none where it has to be put there.
+
+        The descriptors are the caller's to close. In version 1 a thread that moves itself is spared the lock that every
+        other move waits for; who opened the files must be allowed to move it.
+        """
+        if self._version != 1:
+            return []
+        with ExitStack() as opened:
+            entrances = []
+            for directory in set(self._directories.values()):
+                entrances.append(os.open(directory / "tasks", os.O_WRONLY | os.O_CLOEXEC))
+                opened.callback(os.close, entrances[-1])
+            opened.pop_all()
+            return entrances
 
     def attach(self, pid: int) -> None:
         """Put a process into the group, and with it all it will start."""
@@ -163,6 +183,8 @@ class Cgroups:
         self.version = version
         self.detail = detail
         self._parents = parents
+        #: The group that the server is in, where it has to move others.
+        self._own = _own_group() if version == 2 else None
         self._leftover: list[Cgroup] = []
 
     @property
@@ -199,6 +221,16 @@ class Cgroups:
             # With its parent, should somebody have tidied up.
             directory.mkdir(parents=True, exist_ok=True)
         return Cgroup(self.version, directories)
+
+    def warm_up(self) -> None:
+        """Have the kernel get ready to move a process into a group; what follows within milliseconds moves at once.
+
+        A move takes a lock for which the kernel waits until every processor has passed a quiet state (10 ms, measured),
+        and which it keeps easy to take for a while. So this moves the server to where it is.
+        """
+        if self._own is not None:
+            with suppress(OSError):  # the move itself takes its time then
+                (self._own / "cgroup.procs").write_text(str(os.getpid()))
 
     def remove(self, group: Cgroup) -> None:
         """Remove a group; one that is still busy is tried again with the next."""
@@ -298,6 +330,12 @@ def _own_groups() -> dict[str, str]:
         _, controllers, path = line.split(":", 2)
         groups |= dict.fromkeys(controllers.split(","), path)
     return groups
+
+
+def _own_group() -> Path | None:
+    """The directory of the version 2 group that this process is in, where a mount shows it."""
+    group = _own_groups().get("", "/")
+    return next((_below(place, root, group) for kind, root, place, _ in _mounts() if kind == "cgroup2"), None)
 
 
 def _mounts() -> list[tuple[str, str, Path, list[str]]]:

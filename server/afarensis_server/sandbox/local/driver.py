@@ -3,15 +3,14 @@
 import asyncio
 import logging
 import resource
-import secrets
 import shutil
 from types import TracebackType
 from typing import Self
 
 from ..driver import Layer, SandboxFull, SandboxSession, SandboxUnavailable, SessionSpec
-from .interpreter import Interpreter
-from .launcher import Launcher, Seat
+from .launcher import Launcher
 from .layers import inspect
+from .place import Place
 from .pool import Pool
 from .session import LocalSession
 from .settings import LocalSandboxSettings
@@ -43,12 +42,13 @@ class LocalSandbox:
         _allow_descriptors(self._settings)
         await asyncio.to_thread(self._prepare_directory)
         self._launcher = await Launcher(self._settings).__aenter__()
-        self._pool = Pool(self._launcher, self._settings.pool_size)
         try:
             await self._check_layers()
         except BaseException:
             await self.__aexit__(None, None, None)
             raise
+        # Last: what the check opened says nothing about what sessions will ask for.
+        self._pool = Pool(self._launcher, self._settings)
         return self
 
     async def __aexit__(
@@ -64,20 +64,26 @@ class LocalSandbox:
 
     async def open(self, spec: SessionSpec) -> SandboxSession:
         """Open a session; see ``SandboxDriver``."""
-        if self._launcher is None or self._pool is None:
+        if self._launcher is None:
             raise SandboxUnavailable("the sandbox was not started")
         if self._taken >= self._settings.max_sessions:
             raise SandboxFull(f"all {self._settings.max_sessions} sessions are taken")
         self._taken += 1
+        place: Place | None = None
         try:
-            seat, interpreter = await self._pool.take()
+            place = await self._place(spec)
+            place.limit(spec.limits)
+            session = LocalSession(place, self._settings, spec, on_close=self._forget)
         except BaseException:
             self._taken -= 1
+            if place is not None:
+                await place.leave()
             raise
-        try:
-            return await self._start(spec, seat, interpreter)
         finally:
-            self._pool.refill()
+            if self._pool is not None:
+                self._pool.refill()
+        self._sessions[place.volume] = session
+        return session
 
     async def layers(self) -> list[Layer]:
         """The layers of isolation; see ``SandboxDriver``."""
@@ -96,19 +102,22 @@ class LocalSandbox:
             if not layer.active:
                 _log.warning("sessions run without the layer %s: %s", layer.name, layer.detail)
 
-    async def _start(self, spec: SessionSpec, seat: Seat, interpreter: Interpreter) -> LocalSession:
+    async def _place(self, spec: SessionSpec) -> Place:
+        """A place with the session's files in it: one that was made ahead, or a new one."""
         assert self._launcher is not None
-        volume = secrets.token_hex(8)
-        session = LocalSession(self._launcher, self._settings, spec, seat, volume, on_close=self._forget)
-        self._sessions[volume] = session
-        try:
-            return await session.start(interpreter)
-        except BaseException:
-            await session.close()
-            raise
+        place = None if self._pool is None else await self._pool.take(spec.limits)
+        if place is not None:
+            try:
+                if not spec.files or await place.show(spec.files):
+                    return place
+            except BaseException:
+                await place.leave()
+                raise
+            await place.leave()
+        return await Place.make(self._launcher, self._settings, spec.limits, spec.files)
 
     def _forget(self, session: LocalSession) -> None:
-        if self._sessions.pop(session.volume, None) is not None:
+        if self._sessions.pop(session.place.volume, None) is not None:
             self._taken -= 1
 
     def _prepare_directory(self) -> None:

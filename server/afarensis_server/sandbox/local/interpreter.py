@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 
 from ..driver import SandboxUnavailable, SessionLimits
-from ..guest.frames import FrameBuffer
+from ..guest.frames import FrameBuffer, encode
 from .cgroups import Cgroup
 from .frames import MAX_BODY, MAX_HEADER
 from .readiness import wait_readable
@@ -111,18 +111,30 @@ class Interpreter:
         except OSError:
             return self._ended.result().cpu_seconds if self._ended.done() else 0.0
 
-    def activate(self, limits: SessionLimits, cgroup: Cgroup, tree: int) -> None:
-        """Wake it from the pool: its limits, what of them its group already sees to, and the mount of its files."""
+    def confine(self, limits: SessionLimits, cgroup: Cgroup, tree: int) -> None:
+        """Have it move in with its files, whose mount is ``tree``, and give up all that it must not have."""
         message = {
-            "process_bytes": limits.memory_bytes * (_GROUPED_FACTOR if cgroup.limits_memory else 1),
             "memory_is_counted": cgroup.limits_memory,
-            "processes": limits.processes * (_GROUPED_FACTOR if cgroup.limits_processes else 1),
-            "open_files": limits.open_files,
             "disk_bytes": limits.disk_bytes,
             "disk_inodes": limits.disk_inodes,
         }
         try:
             socket.send_fds(self.control, [json.dumps(message).encode()], [tree])
+        except OSError as error:
+            raise SandboxUnavailable(f"a waiting interpreter {self._last_words()}") from error
+
+    def limit(self, limits: SessionLimits, cgroup: Cgroup) -> None:
+        """Set the limits of its processes: its group sees to what it can, and what it cannot is met here."""
+        message = {
+            "type": "limits",
+            "memory_bytes": limits.memory_bytes * (_GROUPED_FACTOR if cgroup.limits_memory else 1),
+            "memory_is_counted": cgroup.limits_memory,
+            "processes": limits.processes * (_GROUPED_FACTOR if cgroup.limits_processes else 1),
+            "open_files": limits.open_files,
+            "file_bytes": limits.disk_bytes,
+        }
+        try:
+            self.control.send(encode(message))
         except OSError as error:
             raise SandboxUnavailable(f"a waiting interpreter {self._last_words()}") from error
 

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import os
 from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
@@ -97,18 +98,27 @@ class Launcher:
     async def spawn(self, seat: Seat) -> Interpreter:
         """Start an interpreter in a seat, parked."""
         zygote = await self._current_zygote()
+        entrances = seat.cgroup.open_entrances()
+        # Where it cannot enter its group itself, it is put there, and can get ready meanwhile.
+        is_put = bool(self.cgroups.version) and not entrances
+        warming = asyncio.create_task(asyncio.to_thread(self.cgroups.warm_up)) if is_put else None
         try:
             owner = self._settings.first_user + seat.user if self.distinct_users else None
-            interpreter = await zygote.spawn(f"interpreter-{next(self._names)}", seat.user, owner)
+            interpreter = await zygote.spawn(f"interpreter-{next(self._names)}", seat.user, owner, entrances)
         except SandboxUnavailable:
             # It may hang. Its sessions go on without it, and the next one is a fresh one's.
             if self._zygote is zygote:
                 self._zygote = None
             zygote.retire()
             raise
-        # Moving a process between version 1 groups takes milliseconds, which the interpreter can use to get ready.
-        attaching = asyncio.to_thread(seat.cgroup.attach, interpreter.pid)
-        interpreter.attached = asyncio.create_task(attaching, name="sandbox-attach")
+        finally:
+            for descriptor in entrances:
+                os.close(descriptor)
+            if warming is not None:
+                await asyncio.wait({warming})
+        if is_put:
+            attaching = asyncio.to_thread(seat.cgroup.attach, interpreter.pid)
+            interpreter.attached = asyncio.create_task(attaching, name="sandbox-attach")
         return interpreter
 
     async def _current_zygote(self) -> Zygote:

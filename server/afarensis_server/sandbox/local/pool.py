@@ -1,63 +1,62 @@
-"""Interpreters that are forked and parked, so that opening a session does not wait for a fork."""
+"""Places that are made ahead, so that opening a session waits for no fork and no mount."""
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 
-from ..driver import SandboxUnavailable
-from .interpreter import Interpreter
-from .launcher import Launcher, Seat
+from ..driver import SandboxUnavailable, SessionLimits
+from .launcher import Launcher
+from .place import Place
+from .settings import LocalSandboxSettings
 
 _log = logging.getLogger(__name__)
 
 #: Seconds that a refill waits while there is still one to take: who took one is about to run code in it, and forking
 #: next to that would keep both processors of a small machine from it.
 _REST_SECONDS = 0.05
+#: Openings that are looked back on to tell what the next one will want.
+_REMEMBERED = 8
 
 
 class Pool:
-    """Keeps ``size`` interpreters ready; one task refills it, after each that is taken."""
+    """Keeps places ready, for the limits that are asked for most; one task refills it, after each that is taken."""
 
-    def __init__(self, launcher: Launcher, size: int) -> None:
+    def __init__(self, launcher: Launcher, settings: LocalSandboxSettings) -> None:
         self._launcher = launcher
-        self._size = size
-        self._ready: deque[tuple[Seat, Interpreter]] = deque()
+        self._settings = settings
+        self._ready: deque[Place] = deque()
+        usual = settings.usual_limits
+        self._asked_for: deque[SessionLimits] = deque([usual] if usual is not None else (), maxlen=_REMEMBERED)
         self._wanted = asyncio.Event()
         self._wanted.set()
+        self._settled = asyncio.Event()
         self._refilling = asyncio.create_task(self._refill(), name="sandbox-pool")
 
-    async def take(self) -> tuple[Seat, Interpreter]:
-        """Take a seat with a parked interpreter, from the pool or, when it is empty, a new one."""
-        while self._ready:
-            seat, interpreter = self._ready.popleft()
-            if interpreter.alive:
-                return seat, interpreter
-            await self._discard(seat, interpreter)
-        return await self._make()
+    async def take(self, limits: SessionLimits) -> Place | None:
+        """Take a place that a session with these limits can have; None when there is none."""
+        self._asked_for.append(limits)
+        for place in [place for place in self._ready if place.suits(limits)]:
+            self._ready.remove(place)
+            if place.is_ready:
+                return place
+            await place.leave()
+        return None
 
     def refill(self) -> None:
         """Make up for what was taken. Best when a session is open: forking at the same time would slow it down."""
+        self._settled.clear()
         self._wanted.set()
 
+    async def settle(self) -> None:
+        """Wait until the pool is as full as it can be made."""
+        await self._settled.wait()
+
     async def close(self) -> None:
-        """Stop refilling and end what is parked."""
+        """Stop refilling and end what is ready."""
         self._refilling.cancel()
-        await asyncio.wait([self._refilling])
-        for seat, interpreter in self._ready:
-            await self._discard(seat, interpreter)
+        await asyncio.wait({self._refilling})
+        await asyncio.gather(*(place.leave() for place in self._ready))
         self._ready.clear()
-
-    async def _make(self) -> tuple[Seat, Interpreter]:
-        seat = self._launcher.take_seat()
-        try:
-            return seat, await self._launcher.spawn(seat)
-        except BaseException:
-            self._launcher.release_seat(seat)
-            raise
-
-    async def _discard(self, seat: Seat, interpreter: Interpreter) -> None:
-        await interpreter.end()
-        self._launcher.release_seat(seat)
 
     async def _refill(self) -> None:
         while True:
@@ -66,8 +65,19 @@ class Pool:
             if self._ready:
                 await asyncio.sleep(_REST_SECONDS)
             try:
-                while len(self._ready) < self._size:
-                    self._ready.append(await self._make())
+                await self._fill()
             except (SandboxUnavailable, OSError) as error:
                 # Who opens a session next meets the same trouble, and is told.
-                _log.warning("no interpreter could be made ready: %s", error)
+                _log.warning("no place could be made ready: %s", error)
+            if not self._wanted.is_set():
+                self._settled.set()
+
+    async def _fill(self) -> None:
+        while self._asked_for:
+            limits = Counter(self._asked_for).most_common(1)[0][0]
+            for place in [place for place in self._ready if not place.suits(limits)]:
+                self._ready.remove(place)
+                await place.leave()
+            if len(self._ready) >= self._settings.pool_size:
+                return
+            self._ready.append(await Place.make(self._launcher, self._settings, limits))

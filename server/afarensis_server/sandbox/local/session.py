@@ -6,7 +6,6 @@ import os
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from typing import Self
 
 from ..driver import (
     DataFile,
@@ -19,9 +18,7 @@ from ..driver import (
 from .cgroups import Usage
 from .execution import CodeTooLongError, Execution, Stop, encode_request
 from .files import Snapshot, compare, is_sparse, list_data, open_regular, stat_data, take_snapshot
-from .inputs import InputDirectory
-from .interpreter import Interpreter
-from .launcher import Launcher, Seat
+from .place import Place
 from .settings import LocalSandboxSettings
 from .verdict import Spent, Verdict, closed, too_long
 
@@ -33,28 +30,18 @@ class LocalSession:
 
     def __init__(
         self,
-        launcher: Launcher,
+        place: Place,
         settings: LocalSandboxSettings,
         spec: SessionSpec,
-        seat: Seat,
-        volume: str,
         on_close: "Callable[[LocalSession], None]",
     ) -> None:
-        self._launcher = launcher
+        #: Where it lives: ready to take code, bound to the session's limits, with its files in it.
+        self.place = place
         self._settings = settings
         self._spec = spec
-        self._seat = seat
-        #: The name of its files' place.
-        self.volume = volume
         self._on_close = on_close
-        self._inputs = InputDirectory(settings.work_directory / "lower" / volume, shared=launcher.distinct_users)
-        self._interpreter: Interpreter | None = None
         self._execution: Execution | None = None
         self._settling: asyncio.Task[None] | None = None
-        self._upper = -1
-        self._view = -1
-        #: What the volume had left when it was made.
-        self._free_inodes = -1
         self._snapshot = Snapshot()
         #: The last execution said that its interpreter ended.
         self._loss_told = False
@@ -63,23 +50,6 @@ class LocalSession:
     @property
     def session_id(self) -> str:
         return self._spec.session_id
-
-    async def start(self, interpreter: Interpreter) -> Self:
-        """Lay out the files and wake the interpreter."""
-        self._interpreter = interpreter
-        limits = self._spec.limits
-        await asyncio.to_thread(self._lay_out_inputs)
-        tree, self._upper, self._view = await self._launcher.supervisor.request(
-            "create_volume",
-            name=self.volume,
-            size_bytes=limits.disk_bytes,
-            inodes=limits.disk_inodes,
-            user=self._seat.user,
-        )
-        self._free_inodes = os.fstatvfs(self._upper).f_ffree
-        self._seat.cgroup.set_limits(limits)
-        await self._wake(interpreter, tree)
-        return self
 
     async def prepare(self) -> bool:
         """Have an interpreter that takes code at once; see ``SandboxSession``."""
@@ -96,12 +66,12 @@ class LocalSession:
             return
         lost_before = await self.prepare() and not self._loss_told
         self._loss_told = False
-        assert self._interpreter is not None
+        interpreter, cgroup = self.place.interpreter, self.place.seat.cgroup
         limits, grace = self._spec.limits, self._settings.grace_seconds
-        self._seat.cgroup.reset_peak()
+        cgroup.reset_peak()
         full_before = self._full_disks()
-        before, cpu_before = self._seat.cgroup.usage(), self._interpreter.cpu_seconds()
-        execution = Execution(self._interpreter, number, limits, timeout_seconds=timeout_seconds, grace_seconds=grace)
+        before, cpu_before = cgroup.usage(), interpreter.cpu_seconds()
+        execution = Execution(interpreter, number, limits, timeout_seconds=timeout_seconds, grace_seconds=grace)
         self._execution = execution
         try:
             await execution.send(request)
@@ -120,8 +90,8 @@ class LocalSession:
             yield closed(execution.elapsed_seconds)
             return
         self._loss_told = execution.ending is not None
-        usage = self._seat.cgroup.usage()
-        cpu_seconds = self._interpreter.cpu_seconds() - cpu_before
+        usage = cgroup.usage()
+        cpu_seconds = interpreter.cpu_seconds() - cpu_before
         if usage.cpu_seconds is not None and before.cpu_seconds is not None:
             cpu_seconds = usage.cpu_seconds - before.cpu_seconds
         spent = Spent(
@@ -143,17 +113,16 @@ class LocalSession:
     async def add_files(self, files: Sequence[InputFile]) -> None:
         """Make more input files visible; see ``SandboxSession``."""
         self._check_open()
-        for name in await asyncio.to_thread(self._inputs.add, files):
-            await self._launcher.supervisor.request("add_file", name=self.volume, file=name)
+        await self.place.add_files(files)
         self._snapshot = await self._look()
 
     async def list_files(self) -> list[DataFile]:
         """All files below /mnt/data; see ``SandboxSession``."""
         self._check_open()
         # Of its own: the session may be closed while the thread looks.
-        view, upper = os.dup(self._view), os.dup(self._upper)
+        view, upper = os.dup(self.place.view), os.dup(self.place.upper)
         try:
-            return await asyncio.to_thread(list_data, view, upper, self._snapshot, tuple(self._inputs.files))
+            return await asyncio.to_thread(list_data, view, upper, self._snapshot, tuple(self.place.inputs.files))
         finally:
             os.close(view)
             os.close(upper)
@@ -161,7 +130,7 @@ class LocalSession:
     async def stat_file(self, path: str) -> DataFile:
         """One file below /mnt/data; see ``SandboxSession``."""
         self._check_open()
-        return stat_data(self._view, self._upper, path, self._snapshot)
+        return stat_data(self.place.view, self.place.upper, path, self._snapshot)
 
     async def read_file(
         self, path: str, offset_bytes: int = 0, limit_bytes: int | None = None
@@ -169,13 +138,13 @@ class LocalSession:
         """The content of a file; see ``SandboxSession``."""
         self._check_open()
         try:
-            descriptor = open_regular(self._view, path)
+            descriptor = open_regular(self.place.view, path)
         except BlockingIOError:
             # Under a lease, which the kernel now ends: the next execution tells of the file again.
             self._snapshot = self._snapshot.unseen(path)
             raise
         try:
-            if is_sparse(self._upper, path):
+            if is_sparse(self.place.upper, path):
                 raise OSError(errno.EFBIG, "a file that is mostly holes")
             # No further than it reached at first: code may write to it faster than we read.
             left = os.fstat(descriptor).st_size - offset_bytes
@@ -198,32 +167,13 @@ class LocalSession:
             self._settling.cancel()
             await asyncio.wait([self._settling])
         try:
-            if self._interpreter is not None:
-                await self._interpreter.end()
-            with suppress(SandboxUnavailable):  # then the volumes went with the supervisor
-                await self._launcher.supervisor.request("remove_volume", name=self.volume)
+            await self.place.leave()
         finally:
-            for descriptor in (self._upper, self._view):
-                if descriptor >= 0:
-                    os.close(descriptor)
-            await asyncio.to_thread(self._inputs.remove)
-            self._launcher.release_seat(self._seat)
             self._on_close(self)
-
-    def _lay_out_inputs(self) -> None:
-        self._inputs.create()
-        self._inputs.add(self._spec.files)
 
     def _check_open(self) -> None:
         if self._closed:
             raise SandboxUnavailable("the session is closed")
-
-    async def _wake(self, interpreter: Interpreter, tree: int) -> None:
-        try:
-            interpreter.activate(self._spec.limits, self._seat.cgroup, tree)
-        finally:
-            os.close(tree)
-        await interpreter.wait_ready(self._settings.start_seconds)
 
     async def _settle(self) -> None:
         """Wait for code whose consumer went away."""
@@ -235,31 +185,21 @@ class LocalSession:
 
     async def _replace_dead(self) -> bool:
         """Have an interpreter that lives; whether it is another one than before."""
-        if self._interpreter is not None and self._interpreter.alive and self._interpreter.is_silent:
+        if self.place.is_ready:
             return False
-        if self._interpreter is not None:
-            await self._interpreter.end()
-            self._interpreter = None
-        interpreter = await self._launcher.spawn(self._seat)
-        try:
-            (tree,) = await self._launcher.supervisor.request("clone_volume", name=self.volume)
-            await self._wake(interpreter, tree)
-        except BaseException:
-            await interpreter.end()
-            raise
-        self._interpreter = interpreter
+        await self.place.replace_interpreter()
         return True
 
     async def _look(self) -> Snapshot:
         if self._closed:
             return self._snapshot
-        if os.fstatvfs(self._upper).f_ffree == self._free_inodes:
+        if os.fstatvfs(self.place.upper).f_ffree == self.place.free_inodes:
             # No file, no directory, no mark of a deletion: each would take an inode. Most calls leave none, and a
             # thread would cost more than they do.
             return Snapshot()
         # Of its own: the session may be closed while the thread looks.
-        upper, view = os.dup(self._upper), os.dup(self._view)
-        nested = [path for path in self._inputs.files if "/" in path]
+        upper, view = os.dup(self.place.upper), os.dup(self.place.view)
+        nested = [path for path in self.place.inputs.files if "/" in path]
         try:
             return await asyncio.to_thread(take_snapshot, upper, self._snapshot, view=view, nested=nested)
         finally:
@@ -268,15 +208,15 @@ class LocalSession:
 
     async def _take_changes(self) -> list[FileChange]:
         before, self._snapshot = self._snapshot, await self._look()
-        return compare(before, self._snapshot, self._inputs.files)
+        return compare(before, self._snapshot, self.place.inputs.files)
 
     def _full_disks(self) -> frozenset[str]:
         """What is used up of /mnt/data and /tmp, by the name of the limit and the place."""
-        states = {"data": os.fstatvfs(self._upper)}
-        if self._interpreter is not None and self._interpreter.alive:
+        states = {"data": os.fstatvfs(self.place.upper)}
+        if self.place.interpreter.alive:
             # No link leads astray: the root directory is read-only, and /tmp a mount in it.
             with suppress(OSError):
-                states["tmp"] = os.statvfs(f"/proc/{self._interpreter.pid}/root/tmp")
+                states["tmp"] = os.statvfs(f"/proc/{self.place.interpreter.pid}/root/tmp")
         counts = [
             (name, place, left)
             for place, state in states.items()
@@ -287,4 +227,4 @@ class LocalSession:
     def _peak(self, usage: Usage) -> int:
         if usage.peak_memory_bytes is not None:
             return usage.peak_memory_bytes
-        return self._interpreter.peak_memory_bytes() if self._interpreter is not None else 0
+        return self.place.interpreter.peak_memory_bytes()

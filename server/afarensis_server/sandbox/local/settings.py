@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from ..driver import SessionLimits
+
 
 class CgroupMode(StrEnum):
     #: Refuse to start without groups for memory, processor time and processes.
@@ -23,8 +25,10 @@ class LocalSandboxSettings:
     #: A directory of this driver alone: links to the input files of live sessions. On the blobs' file system, or inputs
     #: are copied. What an earlier driver left there is deleted.
     work_directory: Path
-    #: Interpreters kept ready, which hides what starting one takes.
+    #: Places for sessions that are kept ready, which hides what making one takes.
     pool_size: int = 2
+    #: The limits that the first of them are made for. Unset: those of the first session.
+    usual_limits: SessionLimits | None = None
     #: Sessions at one time; one more is SandboxFull.
     max_sessions: int = 1000
     #: Seconds that interrupted code gets to end by itself, before its interpreter is killed.

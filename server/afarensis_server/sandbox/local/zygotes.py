@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -119,18 +120,21 @@ class Zygote:
             os.close(errors)
         return zygote
 
-    async def spawn(self, name: str, user: int, owner: int | None = None) -> Interpreter:
-        """Fork an interpreter, which parks until it is activated. The host user ``owner`` is to own its pipes."""
+    async def spawn(self, name: str, user: int, owner: int | None = None, entrances: Sequence[int] = ()) -> Interpreter:
+        """Fork an interpreter, which waits for its place. The host user ``owner`` is to own its pipes.
+
+        It enters its control group by the ``entrances``, before anything else.
+        """
         self.spawned += 1
         self._spawning += 1
         try:
-            self._interpreters[name] = interpreter = await self._fork(name, user, owner)
+            self._interpreters[name] = interpreter = await self._fork(name, user, owner, entrances)
         finally:
             self._spawning -= 1
             self._end_if_idle()
         return interpreter
 
-    async def _fork(self, name: str, user: int, owner: int | None) -> Interpreter:
+    async def _fork(self, name: str, user: int, owner: int | None, entrances: Sequence[int]) -> Interpreter:
         assert self._peer is not None
         ours, theirs = socket.socketpair()
         stdout, stdout_end = os.pipe()
@@ -141,7 +145,7 @@ class Zygote:
                 # Else nobody in the session may open them by name, as in ``echo oops > /dev/stderr``.
                 os.fchown(stdout_end, owner, owner)
                 os.fchown(stderr_end, owner, owner)
-            descriptors = (theirs.fileno(), stdout_end, stderr_end)
+            descriptors = (theirs.fileno(), stdout_end, stderr_end, *entrances)
             (pidfd,) = await self._peer.request("spawn", descriptors, name=name, user=user)
             interpreter = Interpreter(name, user, pidfd, ours, stdout, stderr)
         except BaseException:

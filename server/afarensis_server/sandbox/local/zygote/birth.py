@@ -1,8 +1,8 @@
 """The way of a forked child into its sandbox: two steps, with a rest in between.
 
-First, what is the same for every session. Then it parks, so that a pool of them hides the fork, until the server says
-for which session it is, with which limits and which files. Everything up to the last line of ``run`` is our code, which
-is why the parked child may still hold the rights that mounting takes; user code starts without any.
+First, what needs nothing but the fork. Then it waits for the place of its files, moves in, and gives up every right.
+Everything up to the last line of ``run`` is our code, which is why it may still hold the rights that mounting takes;
+user code starts without any. What serves it then sets the limits of the session, once the server knows them.
 """
 
 import fcntl
@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,12 +27,15 @@ class Birth:
     def __init__(self, runner: Any) -> None:
         self._runner = runner
 
-    def run(self, control: int, stdout: int, stderr: int, mapped: int) -> NoReturn:
+    def run(self, control: int, stdout: int, stderr: int, mapped: int, entrances: Sequence[int]) -> NoReturn:
         """Become an isolated interpreter and serve.
 
-        The descriptors: the server's socket, its two pipes, and a pipe that says when this process has a user.
+        The descriptors: the server's socket, its two pipes, a pipe that says when this process has a user, and files
+        by which it enters its control group.
         """
         try:
+            for entrance in entrances:
+                os.write(entrance, b"0")
             self._isolate(control, stdout, stderr, mapped)
             rules = landlock.begin()
             interpreter = self._runner.park(socket.socket(fileno=_CONTROL), jail.DATA_DIRECTORY)
@@ -41,7 +45,7 @@ class Birth:
             # The server passes it on to its log: nothing of a user's has run yet.
             os.write(2, traceback.format_exc().encode())
             os._exit(_FAILED)
-        interpreter.serve()
+        interpreter.serve(privileges.limit_resources)
         os._exit(_FAILED)
 
     def _isolate(self, control: int, stdout: int, stderr: int, mapped: int) -> None:
@@ -67,13 +71,7 @@ class Birth:
         syscalls.move_mount(tree, jail.DATA_DIRECTORY)
         os.close(tree)
         os.chdir(jail.DATA_DIRECTORY)
-        privileges.limit_resources(
-            memory_bytes=activation["process_bytes"],
-            memory_is_counted=activation["memory_is_counted"],
-            processes=activation["processes"],
-            open_files=activation["open_files"],
-            file_bytes=size,
-        )
+        privileges.limit_core_files()
         if (threads := privileges.threads_alive()) != 1:
             # Capabilities and filters are a thread's own: another one would keep the rights that this one gives up.
             raise RuntimeError(f"{threads} threads run, where one must be confined")

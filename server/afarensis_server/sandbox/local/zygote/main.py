@@ -89,8 +89,8 @@ class Zygote:
             os.close(mapped_end)
             # The numbers of these will be other files: closing the objects later would close those.
             self._control.detach()
-            control, stdout, stderr = descriptors
-            Birth(self._runner).run(control, stdout, stderr, mapped)
+            control, stdout, stderr, *entrances = descriptors
+            Birth(self._runner).run(control, stdout, stderr, mapped, entrances)
         finally:
             os._exit(70)
 

@@ -78,8 +78,6 @@ def limit_resources(
     mapped_bytes = _inherited_bytes("VmSize") + _MAPPED_FACTOR * memory_bytes
     limits = {
         resource.RLIMIT_AS: resource.RLIM_INFINITY if memory_is_counted else mapped_bytes,
-        # Not 0: a host that pipes core files into a program would start that for a crash in here, with root's rights.
-        resource.RLIMIT_CORE: 1,
         resource.RLIMIT_DATA: _inherited_bytes("VmData") + memory_bytes,
         resource.RLIMIT_FSIZE: file_bytes,
         resource.RLIMIT_MEMLOCK: 64 * 1024,
@@ -91,9 +89,19 @@ def limit_resources(
         resource.RLIMIT_SIGPENDING: 1024,
     }
     for which, value in limits.items():
-        _, hard = resource.getrlimit(which)
-        limit = min((value, hard), key=_strictness)
-        resource.setrlimit(which, (limit, limit))
+        _limit(which, value)
+
+
+def limit_core_files() -> None:
+    """Set the one limit that cannot be set any more once the filter is there."""
+    # Not 0: a host that pipes core files into a program would start that for a crash in here, with root's rights.
+    _limit(resource.RLIMIT_CORE, 1)
+
+
+def _limit(which: int, value: int) -> None:
+    _, hard = resource.getrlimit(which)
+    limit = min((value, hard), key=_strictness)
+    resource.setrlimit(which, (limit, limit))
 
 
 def _strictness(limit: int) -> float:
