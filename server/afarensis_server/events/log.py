@@ -27,7 +27,7 @@ from ..store.prepared import Prepared
 #: Events that a reader takes from the table at a time: what a slow reader costs in memory.
 _READ_LIMIT = 100
 #: Bytes of the newest events of one log that are remembered, as they are stored.
-_TAIL_BYTES = 256 * 1024
+_TAIL_BYTES = 1024 * 1024
 
 
 class Logged(Protocol):

@@ -13,7 +13,7 @@ T = TypeVar("T")
 #: Events that may wait for a commit before whoever makes them has to wait too.
 _PENDING_LIMIT = 64
 #: Characters of one merged output.
-MERGE_LIMIT = 32 * 1024
+MERGE_LIMIT = 64 * 1024
 
 
 class Recorder(Generic[D, E]):

@@ -26,6 +26,45 @@ for i in range(50):
     assert kinds(cell.events) == ["stdout", "stderr", "display"] * 50
 
 
+def test_a_flood_does_not_change_the_order(guest: Guest) -> None:
+    code = """
+import sys
+for part in range(3):
+    for _ in range(500): print("out")
+    print("err", file=sys.stderr)
+    display(part)
+"""
+    cell = guest.run(code)
+    assert kinds(cell.events) == ["stdout", "stderr", "display"] * 3
+    assert cell.stdout == "out\n" * 1500
+
+
+def test_a_print_after_a_flood_arrives_while_the_code_goes_on(guest: Guest) -> None:
+    guest.start(
+        "import time\nfor _ in range(500): print('x')\ntime.sleep(0.4)\nprint('now')\ntime.sleep(0.4)\nprint('then')"
+    )
+    cell = guest.finish()
+    assert cell.events[-2:] == [("stdout", "now\n"), ("stdout", "then\n")]
+    assert cell.times[-1] - cell.times[-2] > 0.3
+
+
+def test_a_write_method_of_the_user_s_outlives_a_flood(guest: Guest) -> None:
+    code = """
+import sys
+plain, seen = sys.stdout.write, []
+def write(text):
+    seen.append(text)
+    return plain(text)
+sys.stdout.write = write
+for _ in range(300): print("x")
+sys.stdout.flush()
+print("y")
+del sys.stdout.write
+seen.count("x"), seen.count("y")
+"""
+    assert guest.run(code).shown == "(300, 1)"
+
+
 def test_output_of_children_comes_between_what_was_printed_around_it(guest: Guest) -> None:
     code = """
 import os, subprocess

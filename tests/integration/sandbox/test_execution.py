@@ -70,8 +70,25 @@ async def test_events_are_small_however_much_is_printed(driver: SandboxDriver) -
         cell = await run(session, "for _ in range(50_000): print('y' * 79)")
     outputs = [event for event in cell.events if isinstance(event, Output)]
     assert len(cell.stdout) == 4_000_000
-    assert max(len(event.text) for event in outputs) <= 32 * 1024
+    assert max(len(event.text) for event in outputs) <= 64 * 1024
     assert len(outputs) < 1000
+
+
+async def test_a_flood_of_bytes_that_are_no_text_stays_small_and_whole(driver: SandboxDriver) -> None:
+    async with opened(driver, output_bytes=8 * MIB) as session:
+        cell = await run(
+            session, "import os\nfor _ in range(100): os.write(1, b'\\xff' * 10_000 + 'é'.encode() * 5_000)"
+        )
+    outputs = [event for event in cell.events if isinstance(event, Output)]
+    assert cell.stdout == ("\ufffd" * 10_000 + "é" * 5_000) * 100
+    assert max(len(event.text.encode()) for event in outputs) <= 64 * 1024
+
+
+async def test_all_of_a_flood_arrives_though_code_widens_its_pipe(driver: SandboxDriver) -> None:
+    code = "import fcntl, os\nfcntl.fcntl(1, 1031, 2**20)\nfor _ in range(40): os.write(1, b'z' * 100_000)"
+    async with opened(driver, output_bytes=8 * MIB) as session:
+        cell = await run(session, code)
+    assert cell.stdout == "z" * 4_000_000
 
 
 async def test_time_limit_interrupts_and_keeps_the_state(session: SandboxSession) -> None:

@@ -207,7 +207,7 @@ class ExecutionOutput(_message.Message):
     """ExecutionOutput is text that code, or a process it started, wrote.
 
     Text is decoded as UTF-8, never cut within a code point; bytes that are not UTF-8 become U+FFFD. While code runs,
-    what is written in 25 ms or up to 32 KiB comes as one message. In stored run steps and executions, neighbors of the
+    what is written in 25 ms or up to 64 KiB comes as one message. In stored run steps and executions, neighbors of the
     same stream are joined, unless bytes were dropped between them.
     """
 

@@ -98,7 +98,7 @@ class Channels:
             other = self.stderr if stream is self.stdout else self.stdout
             _flush(other)
             self._drain()
-            other.behind = True
+            other.fall_behind()
             stream.behind = False
             self._last = self._pipes[0 if stream is self.stdout else 1].drained
 
@@ -149,7 +149,8 @@ class Channels:
 
     def _send(self, header: dict[str, Any], body: bytes = b"") -> None:
         self._flush_both()
-        self.stdout.behind = self.stderr.behind = True
+        self.stdout.fall_behind()
+        self.stderr.fall_behind()
         self._control.sendall(encode(header, body))
         self._last = self._control_drained
 
@@ -309,7 +310,7 @@ def _restore_stdin() -> None:
 
 
 def _flush(stream: OutputStream) -> bool:
-    stream.quiet = True
+    stream.fall_quiet()
     try:
         stream.flush()
     except (OSError, ValueError):

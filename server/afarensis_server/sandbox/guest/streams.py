@@ -1,14 +1,17 @@
 """sys.stdout and sys.stderr of the user's code: as fast as plain Python's, but aware of each other.
 
-The text layer and the buffer are CPython's own. Two flags are all that Python code looks at for each write, so that a
-program which prints millions of lines is not slowed down.
+The text layer and the buffer are CPython's own. Two flags are all that Python code looks at for each write, and in a
+flood not even that, so that a program which prints millions of lines is not slowed down.
 """
 
 import io
 from typing import Protocol, cast
 
+#: Writes in a row of which none changed anything, after which the next ones go to CPython's own method. Code that keeps
+#: that method and calls it after something has changed is shown when the buffer is full, or at the end of the cell.
+FLOOD = 100
 #: Bytes that gather before they are written to the pipe.
-BUFFER_SIZE = 32 * 1024
+BUFFER_SIZE = 64 * 1024
 
 _text_write = io.TextIOWrapper.write
 
@@ -57,6 +60,9 @@ class OutputStream(io.TextIOWrapper):
         self.behind = True
         #: Nothing was written since the last flush.
         self.quiet = True
+        #: Writes since one of the two was last true.
+        self._row = 0
+        self._plain_write = _text_write.__get__(self)
         self._output.stream = self
 
     @property
@@ -73,7 +79,20 @@ class OutputStream(io.TextIOWrapper):
         count = _text_write(self, text)
         if self.quiet:
             self.announce()
+        self._row += 1
+        if self._row == FLOOD:
+            self.__dict__.setdefault("write", self._plain_write)
         return count
+
+    def fall_behind(self) -> None:
+        """Another channel is written to."""
+        self.behind = True
+        self._look_again()
+
+    def fall_quiet(self) -> None:
+        """What was written is flushed."""
+        self.quiet = True
+        self._look_again()
 
     def is_broken(self) -> bool:
         """User code took the stream apart, on purpose or not."""
@@ -86,6 +105,13 @@ class OutputStream(io.TextIOWrapper):
         """Undo ``reconfigure``."""
         if self.encoding != "utf-8" or self.errors != "backslashreplace" or self.line_buffering or self.write_through:
             self.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=False, write_through=False)
+
+    def _look_again(self) -> None:
+        self._row = 0
+        # Code may have put a method of its own there, or have taken everything away.
+        mine = self.__dict__
+        if "write" in mine and mine["write"] is mine.get("_plain_write"):
+            del mine["write"]
 
     def switch(self) -> None:
         self._order.switch_to(self)

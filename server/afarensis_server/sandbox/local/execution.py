@@ -1,10 +1,12 @@
 """One cell on its way through an interpreter, from the request to how it ended."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
@@ -17,7 +19,13 @@ from .outputs import Outputs
 from .pace import Pace
 from .readiness import Watch
 
+#: Bytes read at a time, and what a pipe holds unless told otherwise.
 _READ_SIZE = 64 * 1024
+#: Bytes that a pipe is made to hold, and that are read at a time, once code fills it faster than it is read: what goes
+#: together costs one wake-up, one commit and one turn of each other process.
+_WIDE = 512 * 1024
+#: A fresh one for each read would cost page faults.
+_buffer = memoryview(bytearray(_WIDE))
 #: Seconds that a guest gets to take up a request: an interrupt before it has would be lost.
 _SETTLE_SECONDS = 0.05
 #: Bytes of ``display_bytes`` that a display takes beside its own: each is an event, however little it holds.
@@ -172,21 +180,27 @@ class Execution:
         if self._interpreter.pidfd in ready:
             yield from self._read_rest()
 
-    def _read_output(self, descriptor: int, stream: OutputStream, size: int = _READ_SIZE) -> Iterator[ExecutionEvent]:
+    def _read_output(self, descriptor: int, stream: OutputStream, size: int = _WIDE) -> Iterator[ExecutionEvent]:
         try:
-            data = os.read(descriptor, size)
+            count = os.readv(descriptor, [_buffer[:size]])
         except BlockingIOError:
             return
-        if not data:
+        if count == _READ_SIZE:
+            with suppress(OSError):  # a user may only have so many pages in pipes
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _WIDE)
+        if not count:
             self._forget(descriptor)  # closed by the code, and by all it started
-        self._pace.count(len(data))
-        yield from self._outputs.feed(stream, data, time.monotonic())
+        self._pace.count(count)
+        # All of it is taken before anybody else reads: there is one buffer for all executions.
+        yield from list(self._outputs.feed(stream, _buffer[:count], time.monotonic()))
 
     def _read_rest(self) -> Iterator[ExecutionEvent]:
         """Read what lies in the pipes now, and no more: somebody may go on writing."""
         for descriptor, stream in self._streams.items():
-            if descriptor in self._open and (size := unread_bytes(descriptor)):
-                yield from self._read_output(descriptor, stream, size)
+            left = unread_bytes(descriptor) if descriptor in self._open else 0
+            while left > 0:
+                yield from self._read_output(descriptor, stream, min(left, _WIDE))
+                left -= _WIDE
 
     def _read_frames(self) -> Iterator[ExecutionEvent]:
         control = self._interpreter.control

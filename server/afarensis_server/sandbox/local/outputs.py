@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ..driver import Output, OutputStream
 
 #: Bytes of text in one event.
-MAX_TEXT = 32 * 1024
+MAX_TEXT = 64 * 1024
 #: Seconds that text may wait for more to come. The first after a quiet time does not wait at all.
 COALESCE_SECONDS = 0.025
 #: Changes from one stream to the other that are shown as they happened. After that many, each stream's text waits for
@@ -35,7 +35,7 @@ class Outputs:
         """Seconds until what was gathered must be shown; None when there is nothing."""
         return max(0.0, self._flushed_at + COALESCE_SECONDS - now) if self._texts else None
 
-    def feed(self, stream: OutputStream, data: bytes, now: float) -> Iterator[Output]:
+    def feed(self, stream: OutputStream, data: memoryview, now: float) -> Iterator[Output]:
         """Take what was read; yields what is ready to be shown."""
         if stream is not self._stream:
             self._turns += 1
@@ -46,13 +46,11 @@ class Outputs:
             self._dropped[stream] += len(data) - self._left
             data = data[: self._left]
         self._left -= len(data)
-        # In parts, since bytes that are not UTF-8 become three each.
-        for start in range(0, len(data), MAX_TEXT // 4):
-            text = self._decoders[stream].decode(data[start : start + MAX_TEXT // 4])
-            size = len(text) if text.isascii() else len(text.encode())
-            if self._size + size > MAX_TEXT:
-                yield from self.flush(now)
-            if text:
+        for start in range(0, len(data), MAX_TEXT):
+            for text in _pieces(self._decoders[stream].decode(data[start : start + MAX_TEXT])):
+                size = len(text) if text.isascii() else len(text.encode())
+                if self._size + size > MAX_TEXT:
+                    yield from self.flush(now)
                 self._texts.setdefault(stream, []).append(text)
                 self._size += size
         if self.due_in(now) == 0.0:
@@ -74,3 +72,10 @@ class Outputs:
             text = decoder.decode(b"", final=True)
             if text or self._dropped[stream]:
                 yield Output(stream=stream, text=text, dropped_bytes=self._dropped[stream])
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The text in parts that take no more than MAX_TEXT: a character may take four bytes."""
+    most = MAX_TEXT if text.isascii() else MAX_TEXT // 4
+    for start in range(0, len(text), most):
+        yield text[start : start + most]
