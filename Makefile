@@ -5,6 +5,8 @@ ARGS ?=
 BIN := .venv/bin
 #: The commit whose contract clients already have.
 RELEASED ?= $(shell git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify HEAD)
+#: What lets sessions share memory; they take more without it.
+SHARING := server/afarensis_server/sandbox/guest/_sharing.so
 UV_COMPILE = $(BIN)/uv pip compile --quiet --no-header --no-emit-index-url --generate-hashes --universal --python-version 3.11 \
 	--no-emit-package afarensis
 
@@ -28,7 +30,7 @@ test: check  ## Run everything: static checks, then unit, contract, security, in
 serve: setup  ## Start the server for daily use
 	@exec $(BIN)/afarensis-server serve $(ARGS)
 
-setup: .venv/.stamp .guest/.stamp  ## Make the environments: .venv (server and tools) and .guest (what sandboxed code imports)
+setup: .venv/.stamp .guest/.stamp $(SHARING)  ## Make the environments: .venv (server and tools) and .guest (what sandboxed code imports)
 
 check: setup  ## Check lint, format, types, import rules and the contract
 	$(BIN)/ruff check .
@@ -61,7 +63,7 @@ lock: .venv/.stamp  ## Pin the newest versions that the requirements allow (comm
 	$(UV_COMPILE) --upgrade requirements/bench.in -c requirements/guest.txt -o requirements/bench.txt
 
 clean:  ## Remove the environments, the caches and demo-out/ (the server's data stays)
-	rm -rf .venv .guest .bench demo-out bench/results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(SHARING) .venv .guest .bench demo-out bench/results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Everything is pinned with hashes, and nothing is built from an unpinned tool: hatchling is in dev.txt.
@@ -84,6 +86,10 @@ clean:  ## Remove the environments, the caches and demo-out/ (the server's data 
 	@[ -x .guest/bin/python ] || { echo 'Making .guest: what sandboxed code imports'; rm -rf .guest && $(BIN)/python -m venv --without-pip .guest; }
 	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .guest/bin/python requirements/guest.txt
 	@touch $@
+
+$(SHARING): server/afarensis_server/sandbox/guest/sharing.c
+	@$(CC) -O2 -Wall -Wextra -Werror -shared -fPIC -o $@ $< || \
+		echo 'That took a C compiler (Debian: gcc). Everything works without; sessions take half as much memory again.'
 
 .bench/.stamp: requirements/bench.txt | .venv/.stamp
 	@[ -x .bench/bin/python ] || { echo 'Making .bench: what sessions are measured against'; rm -rf .bench && $(BIN)/python -m venv --without-pip .bench; }

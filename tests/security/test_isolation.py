@@ -249,3 +249,24 @@ async def test_a_session_does_not_make_the_host_write_out_its_files(session: San
 async def test_the_32_bit_numbering_ends_the_process(session: SandboxSession) -> None:
     await run(session, f"{SYSCALL}")
     assert (await run(session, "call(0x40000000 + 39)")).result.state_lost
+
+
+async def test_what_a_session_writes_over_the_memory_it_shares_is_its_own(driver: LocalSandbox) -> None:
+    find = """
+import ctypes, os
+copies = [line.split() for line in open("/proc/self/maps") if "afarensis-zygote" in line and " r--p " in line]
+start = int(copies[0][0].split("-")[0], 16)
+"""
+    overwrite = """
+libc = ctypes.CDLL(None)
+# Shared again under the same file: only who has a descriptor of it could, and sealed as it is not even that.
+libc.mprotect(ctypes.c_void_p(start), 4096, 3)
+ctypes.memset(start, 0x41, 4096)
+try: descriptors = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+except OSError: descriptors = []
+any("memfd" in one for one in descriptors), ctypes.string_at(start, 4)
+"""
+    async with opened(driver) as first, opened(driver) as second:
+        before = (await run(second, f"{find}ctypes.string_at(start, 64).hex()")).value
+        assert (await run(first, find + overwrite)).value == "(False, b'AAAA')"
+        assert (await run(second, f"{find}ctypes.string_at(start, 64).hex()")).value == before

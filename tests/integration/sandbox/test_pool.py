@@ -46,6 +46,14 @@ async def test_a_session_with_other_limits_of_memory_and_processes_takes_it_too_
             assert threads.status is ExecutionStatus.ERROR
 
 
+async def test_a_session_with_more_memory_than_usual_gets_it(tmp_path: Path) -> None:
+    async with local(tmp_path, pool_size=1, usual_limits=LIMITS) as driver:
+        (place,) = await ready_places(driver)
+        async with opened(driver, memory_bytes=512 * MIB) as session:
+            assert process_of(session) == place.interpreter.pid
+            assert (await run(session, "len(bytearray(b'x') * (300 * 2**20))")).value == str(300 * MIB)
+
+
 async def test_a_session_with_another_disk_gets_a_place_of_its_own_and_the_pool_learns_from_it(tmp_path: Path) -> None:
     async with local(tmp_path, pool_size=1, usual_limits=LIMITS) as driver:
         for _ in range(3):

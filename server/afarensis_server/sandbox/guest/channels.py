@@ -125,6 +125,11 @@ class Channels:
             if self._request is not None and not self.in_child:
                 self._send(header | {"id": self._request}, body)
 
+    @property
+    def threads(self) -> int:
+        """The threads that this process has if user code has none."""
+        return 1 + self._flusher.is_alive
+
     def flush(self) -> None:
         """Pass on what was printed so far; called before a child process gets to write to the same pipes."""
         with self._interrupts, self._lock:
@@ -217,6 +222,10 @@ class _Flusher:
         self._thread: threading.Thread | None = None
         self._timer = -1
         self._halted = False
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def wake(self) -> None:
         """Have the streams flushed soon."""

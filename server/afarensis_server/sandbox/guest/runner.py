@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import resource
+import select
 import socket
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import notebook, tracebacks
+from . import notebook, sharing, tracebacks
 from .cells import Cells
 from .channels import Channels, move_high
 from .children import Children
@@ -26,7 +27,10 @@ from .interrupts import Interrupts
 from .limits import MAX_REQUEST
 from .warmup import prepare
 
-__all__ = ["prepare", "serve"]
+__all__ = ["prepare", "serve", "share"]
+
+#: What a zygote does when all that its sessions are to have in common is there.
+share = sharing.move
 
 #: The real one: for user code it is replaced by one that flushes, which could wait for a thread.
 _exit = os._exit
@@ -34,6 +38,8 @@ _exit = os._exit
 INTERNAL_ERROR_STATUS = 70
 #: The guest itself needs some depth; code that lowers the limit gets this one for its next cell.
 LEAST_RECURSION = 1000
+#: Seconds without a request after which an interpreter counts as idle.
+IDLE_SECONDS = 0.5
 #: Bytes read from the control socket at a time.
 READ_SIZE = 64 * 1024
 
@@ -65,6 +71,10 @@ class Runner:
     def __init__(self, control: socket.socket, data_directory: str) -> None:
         #: The way to the host.
         self.control = control
+        self._waiting = select.poll()
+        self._waiting.register(control, select.POLLIN)
+        #: A cell has run since memory was given back, or the interpreter began.
+        self._has_run = True
         self._data_directory = data_directory
         _reseed()
         interrupts = Interrupts()
@@ -98,7 +108,7 @@ class Runner:
 
     def _serve(self, limit: Callable[..., None] | None) -> None:
         buffer = FrameBuffer(MAX_REQUEST, 0)
-        while data := self.control.recv(READ_SIZE):
+        while data := self._receive():
             for header, _ in buffer.feed(data):
                 kind = header.pop("type")
                 if kind == "execute":
@@ -108,7 +118,15 @@ class Runner:
                 else:
                     raise FrameError(f"a frame of the unknown type {kind!r}")
 
+    def _receive(self) -> bytes:
+        """What the host sends next. While there is nothing, memory is given back, once after each cell."""
+        if self._has_run and not self._waiting.poll(IDLE_SECONDS * 1000):
+            self._has_run = False
+            sharing.give_back(self._channels.threads)
+        return self.control.recv(READ_SIZE)
+
     def _execute(self, request: int, code: str) -> None:
+        self._has_run = True
         self._channels.begin(request)
         before = _cpu_seconds()
         self._interrupts.install()

@@ -61,6 +61,8 @@ class Cgroup:
             self._write("pids", "pids.max", limits.processes)
             self._write("cpu", "cpu.max", f"{quota} {_PERIOD_MICROSECONDS}")
         elif self._version == 1:
+            # It may not be above that of memory and swap together, which it was given for other limits.
+            self._write("memory", "memory.memsw.limit_in_bytes", -1, optional=True)
             self._write("memory", "memory.limit_in_bytes", limits.memory_bytes)
             self._write("memory", "memory.memsw.limit_in_bytes", limits.memory_bytes, optional=True)
             self._write("pids", "pids.max", limits.processes)

@@ -30,6 +30,7 @@ def main() -> None:
     if (threads := privileges.threads_alive()) != 1:
         # A fork copies the calling thread alone, with whatever the others had locked.
         raise RuntimeError(f"{threads} threads run after the imports, where one must")
+    runner.share()
     Zygote(control, runner).serve()
 
 
