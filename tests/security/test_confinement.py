@@ -19,20 +19,22 @@ from tests.support.sandbox import LIMITS, guest_python, opened, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-#: Starts a thread that Python knows nothing of, as a library might while the interpreter parks.
+#: Starts a thread that Python knows nothing of, as a library might before the interpreter is confined.
 _NATIVE_THREAD = """
 
-def park(control, data_directory, _park=park):
+def attach(runner, control, _attach=Runner.attach):
     import ctypes
     libc = ctypes.CDLL(None)
     libc.pthread_create(ctypes.byref(ctypes.c_ulong()), None, libc.pause, None)
-    return _park(control, data_directory)
+    _attach(runner, control)
+
+Runner.attach = attach
 """
 
 #: Leaves a descriptor of a directory that is nowhere below the root, as a defect of ours might.
 _DIRECTORY_OUTSIDE = """
 
-def park(control, data_directory, _park=park):
+def attach(runner, control, _attach=Runner.attach):
     import ctypes
     libc = ctypes.CDLL(None)
     assert libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 0, None) == 0
@@ -40,7 +42,9 @@ def park(control, data_directory, _park=park):
         canary.write("secret")
     os.dup2(os.open("/tmp", os.O_RDONLY | os.O_DIRECTORY), 100)
     assert libc.umount2(b"/tmp", 2) == 0
-    return _park(control, data_directory)
+    _attach(runner, control)
+
+Runner.attach = attach
 """
 
 
@@ -90,7 +94,7 @@ names = sorted(os.listdir()); shutil.rmtree("c"); [os.unlink(name) for name in o
 
 
 def _guest_with(code: str, directory: Path) -> Path:
-    """The guest with an addition that runs while it parks."""
+    """The guest with an addition that runs before it is confined."""
     shutil.copytree(zygotes._GUEST_CODE, directory)
     with (directory / "runner.py").open("a") as runner:
         runner.write(code)
@@ -129,7 +133,7 @@ async def test_files_of_the_server_below_what_sessions_see_are_refused(tmp_path:
 
 
 async def test_a_supervisor_that_hangs_fails_what_is_asked_of_it_and_holds_up_no_close(tmp_path: Path) -> None:
-    async with LocalSandbox(settings(tmp_path, pool_size=1, answer_seconds=0.5)) as driver:
+    async with LocalSandbox(settings(tmp_path, pool_size=0, answer_seconds=0.5)) as driver:
         assert driver._launcher is not None
         pid = driver._launcher.supervisor._process.pid
         spec = SessionSpec(session_id="sess_test", limits=LIMITS)

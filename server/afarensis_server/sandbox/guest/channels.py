@@ -73,11 +73,14 @@ class _Pipe:
 class Channels:
     """Owns the output streams and the control socket's sending side."""
 
-    def __init__(self, control: socket.socket, interrupts: Interrupts) -> None:
-        self._control = control
+    stdout: OutputStream
+    stderr: OutputStream
+    _control: socket.socket
+    _pipes: tuple[_Pipe, _Pipe]
+
+    def __init__(self, interrupts: Interrupts) -> None:
         self._interrupts = interrupts
         self._lock = threading.RLock()
-        self._pipes = (_Pipe(1), _Pipe(2))
         self._flusher = _Flusher(self._flush_both)
         self._flush_native = _native_flush()
         #: What was written to last, as something to wait for; None when all was read.
@@ -86,6 +89,11 @@ class Channels:
         self._request: int | None = None
         #: This process was forked by user code; it is not the one that the host knows.
         self.in_child = False
+
+    def open(self, control: socket.socket) -> None:
+        """Begin to speak with the host: by descriptors 1 and 2, and by this socket."""
+        self._control = control
+        self._pipes = (_Pipe(1), _Pipe(2))
         self._open_streams()
         _restore_stdin()
         os.register_at_fork(

@@ -50,44 +50,43 @@ def serve(control: socket.socket) -> NoReturn:
     Expects an isolated process of its own: descriptor 0 is /dev/null, 1 and 2 are pipes to the host, ``control`` a
     connected stream socket, and the working directory the user's data.
     """
-    park(control, str(Path.cwd())).serve()
-
-
-def park(control: socket.socket, data_directory: str) -> "Runner":
-    """Do ahead all that needs nothing of the session: clients wait for what is left to ``Runner.serve``.
-
-    For a process that waits for its session, before it is confined; its directories need not be there. No thread is
-    started, and nothing is printed.
-    """
-    # Out of reach of code that closes or replaces low descriptors by number.
-    high = socket.socket(fileno=move_high(control.fileno()))
-    control.close()
-    return Runner(high, data_directory)
+    runner = Runner(str(Path.cwd()))
+    runner.attach(control)
+    runner.serve()
 
 
 class Runner:
-    """One interpreter and its way to the host."""
+    """One interpreter and its way to the host. It is made once, in the zygote; each session attaches its own copy."""
 
-    def __init__(self, control: socket.socket, data_directory: str) -> None:
-        #: The way to the host.
-        self.control = control
-        self._waiting = select.poll()
-        self._waiting.register(control, select.POLLIN)
-        #: A cell has run since memory was given back, or the interpreter began.
-        self._has_run = True
+    def __init__(self, data_directory: str) -> None:
         self._data_directory = data_directory
-        _reseed()
-        interrupts = Interrupts()
-        self._interrupts = interrupts
-        self._channels = Channels(control, interrupts)
+        self._interrupts = Interrupts()
+        self._channels = Channels(self._interrupts)
         displays = Displays(self._channels.send_display)
         figures = Figures(displays)
-        self._cells = Cells(displays, figures, interrupts, data_directory)
+        self._cells = Cells(displays, figures, self._interrupts, data_directory)
         notebook.install(displays, figures)
         self._children = Children(self._channels.flush)
+        self._waiting = select.poll()
+        #: A cell has run since memory was given back, or the interpreter began.
+        self._has_run = True
+
+    def attach(self, control: socket.socket) -> None:
+        """Do ahead all that needs nothing of the session: clients wait for what is left to `serve`.
+
+        For a process that waits for its session, before it is confined; its directories need not be there. No thread is
+        started, and nothing is printed.
+        """
+        # Out of reach of code that closes or replaces low descriptors by number.
+        #: The way to the host.
+        self.control = socket.socket(fileno=move_high(control.fileno()))
+        control.close()
+        self._waiting.register(self.control, select.POLLIN)
+        _reseed()
+        self._channels.open(self.control)
         self._children.install()
         self._cells.rehearse()
-        interrupts.install()
+        self._interrupts.install()
 
     def serve(self, limit: Callable[..., None] | None = None) -> NoReturn:
         """Send ``ready`` and serve until the socket ends or breaks. ``limit`` takes the fields of a frame of limits."""

@@ -188,6 +188,10 @@ class Cgroups:
         #: The group that the server is in, where it has to move others.
         self._own = _own_group() if version == 2 else None
         self._leftover: list[Cgroup] = []
+        self._left_by_the_dead = [
+            group for place in {parent.parent for parent in parents.values()} for group in _left_by_the_dead(place)
+        ]
+        self._sweep()
 
     @property
     def controllers(self) -> frozenset[str]:
@@ -218,6 +222,7 @@ class Cgroups:
     def create(self, name: str) -> Cgroup:
         """Make a group."""
         self._leftover = [group for group in self._leftover if not group.remove()]
+        self._sweep()
         directories = {controller: parent / name for controller, parent in self._parents.items()}
         for directory in set(directories.values()):
             # With its parent, should somebody have tidied up.
@@ -243,9 +248,24 @@ class Cgroups:
         """Remove all that is left, the parents included."""
         for group in self._leftover:
             group.remove()
+        self._sweep()
         for parent in set(self._parents.values()):
             with suppress(OSError):
                 parent.rmdir()
+
+    def _sweep(self) -> None:
+        """Remove what others left; their processes may take a while to end, and then it is tried again."""
+        self._left_by_the_dead = [group for group in self._left_by_the_dead if not _is_removed(group)]
+
+
+def _is_removed(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _find_version_1(name: str) -> dict[str, Path]:
@@ -299,18 +319,22 @@ def _delegate(place: Path, name: str) -> dict[str, Path]:
 
 
 def _make_parent(place: Path, name: str) -> Path:
-    """The directory of one driver's sessions, beside which those of servers that were killed are swept."""
+    """The directory of one driver's sessions."""
+    parent = place / name
+    parent.mkdir(exist_ok=True)
+    return parent
+
+
+def _left_by_the_dead(place: Path) -> list[Path]:
+    """What servers that were killed left in a directory and beside it, each group before the one that it is in."""
+    left: list[Path] = []
     # A server that is started anew may have a group beside its former one.
     for neighbour in (place, *_directories(place.parent)):
         for old in _directories(neighbour):
             pid = old.name.removeprefix(_PREFIX).partition("-")[0]
             if old.name.startswith(_PREFIX) and pid.isdigit() and not Path("/proc", pid).exists():
-                for directory in (*_directories(old), old):
-                    with suppress(OSError):  # not empty yet, or somebody else swept it
-                        directory.rmdir()
-    parent = place / name
-    parent.mkdir(exist_ok=True)
-    return parent
+                left += [*_directories(old), old]
+    return left
 
 
 def _directories(place: Path) -> list[Path]:

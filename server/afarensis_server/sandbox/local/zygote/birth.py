@@ -38,14 +38,14 @@ class Birth:
                 os.write(entrance, b"0")
             self._isolate(control, stdout, stderr, mapped)
             rules = landlock.begin()
-            interpreter = self._runner.park(socket.socket(fileno=_CONTROL), jail.DATA_DIRECTORY)
-            activation, tree = _await_activation(interpreter.control)
+            self._runner.attach(socket.socket(fileno=_CONTROL))
+            activation, tree = _await_activation(self._runner.control)
             self._confine(activation, tree, rules)
         except BaseException:
             # The server passes it on to its log: nothing of a user's has run yet.
             os.write(2, traceback.format_exc().encode())
             os._exit(_FAILED)
-        interpreter.serve(privileges.limit_resources)
+        self._runner.serve(privileges.limit_resources)
         os._exit(_FAILED)
 
     def _isolate(self, control: int, stdout: int, stderr: int, mapped: int) -> None:

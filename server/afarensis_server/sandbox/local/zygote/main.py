@@ -12,7 +12,7 @@ import signal
 import socket
 from typing import Any, NoReturn
 
-from . import clone, privileges
+from . import clone, jail, privileges
 from .birth import Birth
 from .messages import PeerGoneError, answer, receive, send
 
@@ -23,14 +23,15 @@ def main() -> None:
     """Prepare, say so, and serve the server's requests until it closes the socket."""
     privileges.die_with_parent()
     control = socket.socket(fileno=_CONTROL)
-    runner = importlib.import_module("afarensis_guest.runner")
-    runner.prepare()
+    guest = importlib.import_module("afarensis_guest.runner")
+    guest.prepare()
+    runner = guest.Runner(jail.DATA_DIRECTORY)
     gc.collect()
     gc.freeze()
     if (threads := privileges.threads_alive()) != 1:
         # A fork copies the calling thread alone, with whatever the others had locked.
         raise RuntimeError(f"{threads} threads run after the imports, where one must")
-    runner.share()
+    guest.share()
     Zygote(control, runner).serve()
 
 
