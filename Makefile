@@ -1,4 +1,4 @@
-# The tasks of the repository; `make help` lists them. Needs python3 (3.11 or newer), git, and nothing else from the machine.
+# The tasks of the repository; `make help` lists them. Needs python3 (3.11 or newer), git and a C compiler from the machine.
 
 PYTHON ?= python3
 ARGS ?=

@@ -169,5 +169,5 @@ def test_tail_knows_only_what_has_no_gap_and_is_not_too_much() -> None:
     # Another server wrote the third.
     tail.add([(logged(4), 10)], False)
     assert (tail.after(2), tail.after(3)) == (None, [logged(4)])
-    tail.add([(logged(5), 2**20)], True)
+    tail.add([(logged(5), 2**21)], True)
     assert (tail.after(4), tail.after(5)) == (None, [])
