@@ -157,7 +157,7 @@ class SandboxSection(Section):
     spawns_per_zygote: PositiveInt = 1_000
     """Interpreters that a zygote starts before a fresh one takes over, since they share their memory layout."""
     pool_size: Annotated[int, Field(ge=0)] = 2
-    """Interpreters that are kept ready, so that a session opens at once."""
+    """Sessions that are made ahead, so that one opens at once: with the limits that were asked for most of late."""
     max_sessions: PositiveInt = 1_000
     """Sessions that are open at the same time; more are refused with SANDBOX_CAPACITY."""
     memory_bytes: Annotated[ByteSize, AfterValidator(_enough("memory_bytes"))] = ByteSize(1 * _GIB)

@@ -1,5 +1,7 @@
 """Attacks from inside a session on what is outside of it; each test is named by what they come to."""
 
+import contextlib
+import fcntl
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from afarensis_server.sandbox.driver import SandboxSession
+from afarensis_server.sandbox.driver import ExecutionStatus, SandboxSession
 from afarensis_server.sandbox.local import LocalSandbox
 from tests.support.sandbox import opened, run
 
@@ -270,3 +272,29 @@ any("memfd" in one for one in descriptors), ctypes.string_at(start, 4)
         before = (await run(second, f"{find}ctypes.string_at(start, 64).hex()")).value
         assert (await run(first, find + overwrite)).value == "(False, b'AAAA')"
         assert (await run(second, f"{find}ctypes.string_at(start, 64).hex()")).value == before
+
+
+@pytest.mark.parametrize("path", ["/", "/etc", "/etc/passwd", "/usr", "/usr/bin/env", "/opt/afarensis", os.__file__])
+async def test_locks_on_the_system_s_files_are_nobody_else_s(
+    session: SandboxSession, neighbour: SandboxSession, path: str
+) -> None:
+    lock = f"""
+import fcntl, os, struct
+file = os.open({path!r}, os.O_RDONLY)
+fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+is_free = True
+if not os.path.isdir(file):
+    asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)
+    is_free = struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, asked))[0] == fcntl.F_UNLCK
+    fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+is_free
+"""
+    with contextlib.ExitStack() as stack:
+        if os.access(path, os.R_OK):
+            # The host's, and so the same file if it is one of the system's.
+            host = os.open(path, os.O_RDONLY)
+            stack.callback(os.close, host)
+            fcntl.flock(host, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for one in (session, neighbour):
+            cell = await run(one, lock)
+            assert (cell.status, cell.value) == (ExecutionStatus.OK, "True"), cell.result

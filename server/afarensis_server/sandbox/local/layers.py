@@ -56,6 +56,7 @@ print(json.dumps({
     "no_new_privileges": status["NoNewPrivs"].strip(),
     "seccomp": status["Seccomp"].strip(),
     "inet": try_socket(),
+    "own_inodes": any(" /usr " in line and " - overlay " in line for line in open("/proc/self/mountinfo")),
     "sys": os.path.exists("/sys/kernel"),
     "root": sorted(os.listdir("/")),
     "writable": try_write("/probe") or try_write("/usr/probe"),
@@ -95,6 +96,7 @@ def _describe(seen: dict[str, Any], launcher: "Launcher") -> list[Layer]:
         _essential("no_new_privs", seen["no_new_privileges"] == "1", "programs cannot gain privileges"),
         _essential("seccomp", seen["seccomp"] == "2", "an allow-list of system calls"),
         _landlock_layer(seen["device"] == errno.EACCES),
+        _locks_layer(seen["own_inodes"]),
         Layer(
             name="distinct users",
             active=launcher.distinct_users,
@@ -110,6 +112,15 @@ def _landlock_layer(active: bool) -> Layer:
     if not active:
         detail = "paths are kept apart by mounts alone; a kernel from 5.19 on has it, where lsm= does not leave it out"
     return Layer(name="landlock", active=active, essential=False, detail=detail)
+
+
+def _locks_layer(active: bool) -> Layer:
+    detail = "a lock on a file of the system is seen by nobody else"
+    if not active:
+        detail = (
+            "sessions can see each other's locks on the system's files; a kernel from 5.11 on lets users mount overlays"
+        )
+    return Layer(name="own inodes", active=active, essential=False, detail=detail)
 
 
 def _cgroup_layers(cgroups: Cgroups) -> list[Layer]:

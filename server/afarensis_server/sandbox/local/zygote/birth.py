@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import jail, landlock, privileges, seccomp, syscalls
+from . import jail, landlock, own_root, privileges, seccomp, syscalls
 
 _CONTROL = 3
 #: Bytes of the one message that a parked child waits for.
@@ -24,8 +24,9 @@ _FAILED = 70
 
 
 class Birth:
-    def __init__(self, runner: Any) -> None:
+    def __init__(self, runner: Any, layout: own_root.Layout) -> None:
         self._runner = runner
+        self._layout = layout
 
     def run(self, control: int, stdout: int, stderr: int, mapped: int, entrances: Sequence[int]) -> NoReturn:
         """Become an isolated interpreter and serve.
@@ -54,12 +55,12 @@ class Birth:
         privileges.become(privileges.SESSION_USER)
         privileges.die_with_parent()
         os.setsid()
-        _place(control, stdout, stderr)
         # When the host itself is out of memory, sessions go first.
         Path("/proc/self/oom_score_adj").write_text("500")
         syscalls.set_hostname("sandbox")
-        flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC | syscalls.MS_RDONLY
-        syscalls.mount("proc", "/proc", "proc", flags, "hidepid=2,subset=pid")
+        self._layout.enter()
+        # Now, since /dev/null is another one than before.
+        _place(control, stdout, stderr)
         privileges.limit_capabilities()
 
     def _confine(self, activation: dict[str, Any], tree: int, rules: int | None) -> None:

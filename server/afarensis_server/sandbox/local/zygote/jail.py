@@ -5,6 +5,8 @@ are not mounted anywhere. The places that belong to one session are empty here a
 """
 
 import os
+import shutil
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +22,7 @@ WRITABLE = (DATA_DIRECTORY, "/tmp", "/dev/shm")  # noqa: S108 - the session's ow
 #: Where a virtual environment lies inside. It can be anywhere on the host, also where sessions have their own files.
 _ENVIRONMENT = Path(CODE_DIRECTORY, "python")
 
-_SESSION_PLACES = ("/proc", *WRITABLE)
+SESSION_PLACES = ("/proc", *WRITABLE)
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 DEVICES = ("null", "zero", "full", "random", "urandom")
 _LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
@@ -43,7 +45,7 @@ def enter(mount_point: str, guest_code: str, owner: int) -> None:
     ``owner`` is the user, outside, who may write to the zygote's own /tmp.
     """
     syscalls.mount("", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-    _mount_tmpfs(mount_point, "size=1m,mode=755", noexec=False)
+    _mount_tmpfs(mount_point, "size=16m,mode=755", noexec=False)
     _Builder(Path(mount_point)).build(guest_code, owner)
     os.chdir(mount_point)
     syscalls.pivot_root(".", ".")
@@ -79,7 +81,7 @@ class _Builder:
         self._bind(Path(__file__).parent, Path(CODE_DIRECTORY, "afarensis_zygote"))
         self._add_etc()
         self._add_devices()
-        for name in _SESSION_PLACES:
+        for name in SESSION_PLACES:
             self._inside(Path(name)).mkdir(parents=True, exist_ok=True)
         proc = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
         syscalls.mount("proc", str(self._inside(Path("/proc"))), "proc", proc)
@@ -112,8 +114,11 @@ class _Builder:
             (etc / name).write_text(text)
         for name in _ETC_FROM_HOST:
             source = Path("/etc", name)
-            if source.exists() and not source.is_symlink():
-                self._bind(source, source)
+            # Copies, so that /etc is one directory, which each session sees by inodes of its own.
+            if source.is_dir() and not source.is_symlink():
+                shutil.copytree(source, etc / name, symlinks=True, ignore=_unreadable)
+            elif source.is_file() and not source.is_symlink():
+                shutil.copyfile(source, etc / name)
 
     def _add_devices(self) -> None:
         dev = self._inside(Path("/dev"))
@@ -123,6 +128,15 @@ class _Builder:
             self._bind(Path("/dev", name), Path("/dev", name), syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID)
         for name, target in _LINKS.items():
             (dev / name).symlink_to(target)
+
+
+def _unreadable(directory: str, names: list[str]) -> list[str]:
+    """What of a directory is not copied: all that is neither a link, a directory nor a file that everybody may read."""
+    modes = {name: Path(directory, name).lstat().st_mode for name in names}
+    kinds = stat.S_ISLNK, stat.S_ISDIR, stat.S_ISREG
+    return [
+        name for name, mode in modes.items() if not (mode & stat.S_IROTH and any(is_kind(mode) for is_kind in kinds))
+    ]
 
 
 def executable_inside() -> str:
@@ -148,7 +162,7 @@ def check_places(private: Sequence[Path]) -> None:
 
 
 def _is_session_place(path: Path) -> bool:
-    return any(path.is_relative_to(place) for place in _SESSION_PLACES)
+    return any(path.is_relative_to(place) for place in SESSION_PLACES)
 
 
 def _python_directories() -> list[Path]:

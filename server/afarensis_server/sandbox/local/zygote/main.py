@@ -12,7 +12,7 @@ import signal
 import socket
 from typing import Any, NoReturn
 
-from . import clone, jail, privileges
+from . import clone, jail, own_root, privileges
 from .birth import Birth
 from .messages import PeerGoneError, answer, receive, send
 
@@ -25,6 +25,7 @@ def main() -> None:
     control = socket.socket(fileno=_CONTROL)
     guest = importlib.import_module("afarensis_guest.runner")
     guest.prepare()
+    layout = own_root.Layout.read()
     runner = guest.Runner(jail.DATA_DIRECTORY)
     gc.collect()
     gc.freeze()
@@ -32,13 +33,14 @@ def main() -> None:
         # A fork copies the calling thread alone, with whatever the others had locked.
         raise RuntimeError(f"{threads} threads run after the imports, where one must")
     guest.share()
-    Zygote(control, runner).serve()
+    Zygote(control, runner, layout).serve()
 
 
 class Zygote:
-    def __init__(self, control: socket.socket, runner: Any) -> None:
+    def __init__(self, control: socket.socket, runner: Any, layout: own_root.Layout) -> None:
         self._control = control
         self._runner = runner
+        self._layout = layout
         self._children = selectors.EpollSelector()
         self._children.register(control, selectors.EVENT_READ)
 
@@ -92,7 +94,7 @@ class Zygote:
             # The numbers of these will be other files: closing the objects later would close those.
             self._control.detach()
             control, stdout, stderr, *entrances = descriptors
-            Birth(self._runner).run(control, stdout, stderr, mapped, entrances)
+            Birth(self._runner, self._layout).run(control, stdout, stderr, mapped, entrances)
         finally:
             os._exit(70)
 
