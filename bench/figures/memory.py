@@ -43,6 +43,6 @@ async def measure(arena: Arena) -> AsyncIterator[Figure]:
         [ours, fresh, kernel],
         [ratio("Memory: ipykernel's over ours", kernel, ours, (">=", 12))],
         [
-            "By `smaps_rollup`, of 5 sessions at a time that have been idle for 1.5 s; what they share with their zygote costs nothing more."
+            f"By `smaps_rollup`, of 5 sessions at a time, idle for {_IDLE_SECONDS} s; what they share costs no more.",
         ],
     )

@@ -347,7 +347,12 @@ class Sessions:
             if file.id != layout.inputs.get(path)
         }
         try:
-            live.follows_another = await self._database.write(lambda tx: _insert(tx, row, layout.kept, on_insert))
+            live.follows_another = await self._database.write(
+                lambda tx: _insert(tx, row, layout.kept, on_insert),
+                # A power cut ends the session. What is to be told of it afterwards is what a thread's next one has, and
+                # that a request was answered.
+                durable=thread_id is not None or on_insert is not None,
+            )
         except BaseException:
             # The row is stored even when only the caller was cancelled; the thread could have no other session then,
             # and whoever repeats the request would be given this one.

@@ -55,12 +55,12 @@ class Cells:
         self._flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         self._count = 0
 
-    def rehearse(self) -> None:
-        """Run a cell that does nothing and does not count.
-
-        The memory that every cell writes to is shared with the zygote until the first one does, page by page.
-        """
-        self.run("None")
+    def rehearse(self, source: str) -> None:
+        """Run a cell that does not count and leaves nothing."""
+        names = dict(self._module.__dict__)
+        self.run(source)
+        self._module.__dict__.clear()
+        self._module.__dict__.update(names)
         self._count = 0
 
     def run(self, source: str) -> Outcome:

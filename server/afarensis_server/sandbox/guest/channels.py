@@ -143,8 +143,8 @@ class Channels:
         with self._interrupts, self._lock:
             self._flush_both()
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Flush all output, C's too, undo what user code did to the streams, and send the request's result."""
+    def finish(self, result: dict[str, Any] | None) -> None:
+        """Flush all output, C's too, undo what user code did to the streams, and send the result, if there is one."""
         with self._interrupts, self._lock:
             self._flush_both()
             for pipe in self._pipes:
@@ -156,7 +156,7 @@ class Channels:
             self._flusher.rest()
             self._last = None
             self._restore_streams()
-            if not self.in_child:
+            if result is not None and not self.in_child:
                 self._send({"type": "result", "id": self._request} | result)
             self._request = None
 

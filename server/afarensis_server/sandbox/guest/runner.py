@@ -68,8 +68,8 @@ class Runner:
         notebook.install(displays, figures)
         self._children = Children(self._channels.flush)
         self._waiting = select.poll()
-        #: A cell has run since memory was given back, or the interpreter began.
-        self._has_run = True
+        #: A cell has run since memory was given back. Before the first one, what it will write to is best kept.
+        self._has_run = False
 
     def attach(self, control: socket.socket) -> None:
         """Do ahead all that needs nothing of the session: clients wait for what is left to `serve`.
@@ -85,14 +85,18 @@ class Runner:
         _reseed()
         self._channels.open(self.control)
         self._children.install()
-        self._cells.rehearse()
         self._interrupts.install()
 
-    def serve(self, limit: Callable[..., None] | None = None) -> NoReturn:
-        """Send ``ready`` and serve until the socket ends or breaks. ``limit`` takes the fields of a frame of limits."""
+    def serve(self, limit: Callable[..., None] | None = None, *, rehearse: bool = False) -> NoReturn:
+        """Send ``ready`` and serve until the socket ends or breaks.
+
+        ``limit`` takes the fields of a frame of limits. Who has the time to ``rehearse`` first has a faster first cell.
+        """
         status = 0
         try:
             _install_hooks(self._data_directory)
+            if rehearse:
+                self._rehearse()
             self._channels.greet()
             self._serve(limit)
         except (OSError, FrameError):
@@ -116,6 +120,18 @@ class Runner:
                     limit(**header)
                 else:
                     raise FrameError(f"a frame of the unknown type {kind!r}")
+
+    def _rehearse(self) -> None:
+        """Go the way of a request with one that does next to nothing, and of which nobody hears.
+
+        What every cell writes to is shared with the zygote until the first one does, page by page; and so nobody waits
+        for that.
+        """
+        modules = [name for name in ("numpy", "pandas") if name in sys.modules]
+        self._channels.begin(0)
+        _cpu_seconds()
+        self._cells.rehearse("\n".join([f"import {name}" for name in modules] + ["print('', end='')"]))
+        self._channels.finish(None)
 
     def _receive(self) -> bytes:
         """What the host sends next. While there is nothing, memory is given back, once after each cell."""
@@ -159,9 +175,10 @@ def _reseed() -> None:
     # The key that processes of one session show each other, and the names of temporary files.
     multiprocessing.current_process().authkey = os.urandom(32)
     tempfile._name_sequence = None  # type: ignore[attr-defined]  # noqa: SLF001  # no public way
-    numpy_random: Any = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None and hasattr(numpy, "random"):
+        # As much as it would take itself, in a tenth of the time.
+        numpy.random.seed(numpy.frombuffer(os.urandom(32), dtype=numpy.uint32))
 
 
 def _install_hooks(data_directory: str) -> None:

@@ -81,9 +81,8 @@ def move() -> bool:
         _original = _Original(os.fstat(file).st_ino, copy)
     finally:
         os.close(file)
-    for start, length in (*((region.start, region.length) for region in regions), (copy, size)):
-        # Older kernels do not know it, and children then meet the pages one by one.
-        _libc().madvise(start, length, _MADV_POPULATE_READ)
+    # So that no session is the only one that maps a page. Older kernels do not know it, and count otherwise.
+    _libc().madvise(copy, size, _MADV_POPULATE_READ)
     return True
 
 

@@ -111,9 +111,13 @@ class Interpreter:
         except OSError:
             return self._ended.result().cpu_seconds if self._ended.done() else 0.0
 
-    def confine(self, limits: SessionLimits, cgroup: Cgroup, tree: int) -> None:
-        """Have it move in with its files, whose mount is ``tree``, and give up all that it must not have."""
+    def confine(self, limits: SessionLimits, cgroup: Cgroup, tree: int, *, ahead: bool) -> None:
+        """Have it move in with its files, whose mount is ``tree``, and give up all that it must not have.
+
+        ``ahead``: nobody waits for it yet.
+        """
         message = {
+            "ahead": ahead,
             "memory_is_counted": cgroup.limits_memory,
             "disk_bytes": limits.disk_bytes,
             "disk_inodes": limits.disk_inodes,

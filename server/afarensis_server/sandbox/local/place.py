@@ -46,11 +46,13 @@ class Place:
         settings: LocalSandboxSettings,
         limits: SessionLimits,
         files: Sequence[InputFile] = (),
+        *,
+        ahead: bool = False,
     ) -> Self:
-        """Make one for these limits, with these files in it. Raises SandboxUnavailable."""
+        """Make one for these limits, with these files in it; ``ahead`` when nobody waits. Raises SandboxUnavailable."""
         place = cls(launcher, settings, limits)
         try:
-            await place._furnish(files)
+            await place._furnish(files, ahead=ahead)
         except BaseException:
             await place.leave()
             raise
@@ -105,7 +107,7 @@ class Place:
         interpreter = await self._launcher.spawn(self.seat)
         try:
             (tree,) = await self._launcher.supervisor.request("clone_volume", name=self.volume)
-            await self._confine(interpreter, tree)
+            await self._confine(interpreter, tree, ahead=False)
             self._interpreter = interpreter
             self.limit(self.limits)
         except BaseException:
@@ -132,24 +134,26 @@ class Place:
             if self._seat is not None:
                 self._launcher.release_seat(self._seat)
 
-    async def _furnish(self, files: Sequence[InputFile]) -> None:
+    async def _furnish(self, files: Sequence[InputFile], *, ahead: bool) -> None:
         self._seat = seat = self._launcher.take_seat()
-        seat.cgroup.set_limits(self.limits)
         # The fork takes longest, and the files can be laid out meanwhile.
         self._spawning = asyncio.create_task(self._spawn(seat), name="sandbox-spawn")
         tree = await self._lay_out(seat, files)
         try:
+            seat.cgroup.set_limits(self.limits)
             await self._spawning
         except BaseException:
             os.close(tree)
             raise
-        await self._confine(self.interpreter, tree)
+        await self._confine(self.interpreter, tree, ahead=ahead)
 
     async def _spawn(self, seat: Seat) -> None:
         self._interpreter = await self._launcher.spawn(seat)
 
     async def _lay_out(self, seat: Seat, files: Sequence[InputFile]) -> int:
-        await asyncio.to_thread(self._fill_lower, files)
+        self.inputs.create()
+        if files:
+            await asyncio.to_thread(self.inputs.add, files)
         tree, self.upper, self.view = await self._launcher.supervisor.request(
             "create_volume",
             name=self.volume,
@@ -159,10 +163,6 @@ class Place:
         )
         self.free_inodes = os.fstatvfs(self.upper).f_ffree
         return tree
-
-    def _fill_lower(self, files: Sequence[InputFile]) -> None:
-        self.inputs.create()
-        self.inputs.add(files)
 
     def _show(self, files: Sequence[InputFile]) -> bool:
         return all(self._is_seen(name) for name in self.inputs.add(files))
@@ -175,10 +175,10 @@ class Place:
             return False
         return (seen.st_mode, seen.st_size, seen.st_mtime_ns) == (wanted.st_mode, wanted.st_size, wanted.st_mtime_ns)
 
-    async def _confine(self, interpreter: Interpreter, tree: int) -> None:
+    async def _confine(self, interpreter: Interpreter, tree: int, *, ahead: bool) -> None:
         """Have a fresh interpreter move in and confine itself."""
         try:
-            interpreter.confine(self.limits, self.seat.cgroup, tree)
+            interpreter.confine(self.limits, self.seat.cgroup, tree, ahead=ahead)
         finally:
             os.close(tree)
         await interpreter.wait_ready(self._settings.start_seconds)

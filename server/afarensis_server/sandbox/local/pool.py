@@ -80,4 +80,4 @@ class Pool:
                 await place.leave()
             if len(self._ready) >= self._settings.pool_size:
                 return
-            self._ready.append(await Place.make(self._launcher, self._settings, limits))
+            self._ready.append(await Place.make(self._launcher, self._settings, limits, ahead=True))

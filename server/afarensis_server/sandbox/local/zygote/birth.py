@@ -46,7 +46,7 @@ class Birth:
             # The server passes it on to its log: nothing of a user's has run yet.
             os.write(2, traceback.format_exc().encode())
             os._exit(_FAILED)
-        self._runner.serve(privileges.limit_resources)
+        self._runner.serve(privileges.limit_resources, rehearse=activation["ahead"])
         os._exit(_FAILED)
 
     def _isolate(self, control: int, stdout: int, stderr: int, mapped: int) -> None:
