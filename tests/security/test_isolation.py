@@ -1,5 +1,6 @@
 """Attacks from inside a session on what is outside of it; each test is named by what they come to."""
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -298,3 +299,11 @@ is_free
         for one in (session, neighbour):
             cell = await run(one, lock)
             assert (cell.status, cell.value) == (ExecutionStatus.OK, "True"), cell.result
+
+
+async def test_floods_of_two_sessions_do_not_mix(session: SandboxSession, neighbour: SandboxSession) -> None:
+    code = "import os\nfor _ in range(200): os.write(1, {!r} * 20_000)"
+    cells = await asyncio.gather(run(session, code.format(b"a")), run(neighbour, code.format(b"b")))
+    for cell, letter in zip(cells, "ab", strict=True):
+        assert set(cell.stdout) == {letter}
+        assert len(cell.stdout) + cell.result.dropped_bytes == 4_000_000
