@@ -18,8 +18,9 @@ from typing import Any, NoReturn
 
 from . import notebook, sharing, tracebacks
 from .cells import Cells
-from .channels import Channels, move_high
+from .channels import Channels
 from .children import Children
+from .descriptors import move_high
 from .display import Displays
 from .figures import Figures
 from .frames import FrameBuffer, FrameError

@@ -2,10 +2,11 @@
 
 ======================  ==============================================================================================
 ``driver``              the driver: opens sessions, counts them, ends them
-``session``             one session: its files, its executions, its interpreters
+``session``             one session: its files and its executions
+``place``, ``pool``     what a session takes up, and those that are made ahead
 ``execution``           one request to an interpreter; ``outputs``, ``frames`` and ``readiness`` are its parts
 ``interpreter``         one process with its socket and pipes
-``launcher``, ``pool``  make interpreters; ``zygotes`` and ``peer`` talk to the processes that fork them
+``launcher``            makes interpreters; ``zygotes`` and ``peer`` talk to the processes that fork them
 ``files``, ``inputs``   what comes out of /mnt/data, and what goes in
 ``cgroups``, ``layers`` limits by the kernel, and what of all this the host really gives
 ``zygote/``             the code of those other processes
