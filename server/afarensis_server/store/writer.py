@@ -9,6 +9,7 @@ undone alone), commits once, and only then answers all of them.
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Thread
 from typing import Any
 
@@ -85,6 +86,7 @@ class GroupCommitWriter:
         self._left_over: Unit | None = None
         #: Commits of the event loop since the last of the thread, which looks after the log that they make longer.
         self._done_here = 0
+        self._connection: Connection | None = None
         self._thread = Thread(target=self._run, name="store-write")
         self._thread.start()
 
@@ -103,7 +105,7 @@ class GroupCommitWriter:
         """
         batch = _Batch(unit, self._queue)
         try:
-            with self._backend.writing.connect() as connection:
+            with self._connected() as connection:
                 self._commit(batch, connection, Commit.AT_ONCE)
         except Exception as error:
             if self._backend.is_locked(error):
@@ -121,6 +123,25 @@ class GroupCommitWriter:
     def _run(self) -> None:
         while self._serve():
             pass
+        if self._connection is not None:
+            self._connection.close()
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        """The connection that writes, the thread's and the event loop's in turn.
+
+        It is held, since taking it from its pool and giving it back takes as long as a small unit does.
+        """
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._backend.writing.connect()
+        try:
+            yield connection
+        except BaseException:
+            # Whatever state it is in: this ends its transaction, and the next one begins anew.
+            self._connection = None
+            connection.close()
+            raise
 
     def _serve(self) -> bool:
         """Run and commit the units that wait, once there are some; False when there will be none.
@@ -132,7 +153,7 @@ class GroupCommitWriter:
             return False
         batch = _Batch(unit, self._queue)
         try:
-            with self._backend.writing.connect() as connection:
+            with self._connected() as connection:
                 self._commit(batch, connection, Commit.DURABLE if batch.durable else Commit.QUICK)
         except Exception as error:  # Whatever it is, it must reach the awaiters and must not end the thread.
             batch.fail(error)
