@@ -13,7 +13,7 @@ from afarensis_server.clock import now
 from afarensis_server.domain.events import EventDraft, EventType, MessageContentDelta, MessageDelta, RunEvent
 from afarensis_server.domain.runs import Run, RunStatus
 from afarensis_server.domain.threads import TextContent, Thread
-from afarensis_server.events.log import EventLog
+from afarensis_server.events.kinds import RunLog
 from afarensis_server.store import runs, threads
 from afarensis_server.store.database import Database, Transaction
 from afarensis_server.store.pages import PageRequest
@@ -85,7 +85,7 @@ async def measure_reads(database: Database, stored: list[Thread]) -> None:
 
 
 async def measure_events(database: Database, owners: list[Thread]) -> None:
-    log = EventLog(database)
+    log = RunLog(database)
     active = [Run(ids.run_id(), PROJECT, owner.id, "asst_x", now(), RunStatus.QUEUED, "direct") for owner in owners]
 
     def insert(tx: Transaction) -> None:
