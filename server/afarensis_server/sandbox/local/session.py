@@ -188,6 +188,10 @@ class LocalSession:
         if self.place.is_ready:
             return False
         await self.place.replace_interpreter()
+        if self._closed:
+            # Meanwhile: who closed it saw none to end.
+            await self.place.interpreter.end()
+            self._check_open()
         return True
 
     async def _look(self) -> Snapshot:

@@ -10,6 +10,7 @@ import os
 import selectors
 import signal
 import socket
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from . import clone, jail, own_root, privileges
@@ -32,7 +33,8 @@ def main() -> None:
     if (threads := privileges.threads_alive()) != 1:
         # A fork copies the calling thread alone, with whatever the others had locked.
         raise RuntimeError(f"{threads} threads run after the imports, where one must")
-    guest.share()
+    with suppress(OSError):  # each session takes more memory then, and that is all
+        guest.share()
     Zygote(control, runner, layout).serve()
 
 
