@@ -15,7 +15,7 @@ from ..report import Figure, Role, Series, ratio
 
 _CLIENTS = 4
 #: Names the image for `docker run`; it needs a `python` and is not fetched.
-_IMAGE = "AFARENSIS_BENCH_IMAGE"
+_IMAGE = "BENCH_IMAGE"
 _PRINT = "print(1)"
 
 
