@@ -208,3 +208,18 @@ def test_a_hundred_megabytes_of_lines_keep_their_pace(guest: Guest) -> None:
     cell = guest.run("for i in range(250_000):\n    print('x' * 79)")
     assert len(cell.stdout) == 20_000_000
     assert time.monotonic() - started < 2
+
+
+def test_threads_that_print_around_forks_do_not_hang(guest: Guest) -> None:
+    code = """
+import os, sys, threading
+for i in range(60):
+    pid = os.fork()
+    if pid == 0: os._exit(0)
+    os.waitpid(pid, 0)
+    threads = [threading.Thread(target=print, args=(i,), kwargs={"file": f}) for f in (sys.stdout, sys.stderr)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+"""
+    cell = guest.run(code)
+    assert (cell.status, len(cell.stdout.split()), len(cell.stderr.split())) == ("ok", 60, 60)

@@ -84,6 +84,18 @@ async def test_a_flood_of_bytes_that_are_no_text_stays_small_and_whole(driver: S
     assert max(len(event.text.encode()) for event in outputs) <= 64 * 1024
 
 
+async def test_what_is_printed_after_a_display_comes_after_it(session: SandboxSession) -> None:
+    code = """
+for i in range(60):
+    print("before", flush=True)
+    display({"application/x-big": "x" * 5000}, raw=True)
+    print("after", flush=True)
+"""
+    cell = await run(session, code)
+    shown = [event.text if isinstance(event, Output) else "display\n" for event in cell.events[:-1]]
+    assert "".join(shown) == "before\ndisplay\nafter\n" * 60
+
+
 async def test_all_of_a_flood_arrives_though_code_widens_its_pipe(driver: SandboxDriver) -> None:
     code = "import fcntl, os\nfcntl.fcntl(1, 1031, 2**20)\nfor _ in range(40): os.write(1, b'z' * 100_000)"
     async with opened(driver, output_bytes=8 * MIB) as session:

@@ -193,6 +193,7 @@ class Channels:
         self._flush_both()
 
     def _after_fork_in_child(self) -> None:
+        self._flusher.forget()
         # Children print, but they do not speak with the host: a frame of theirs would mix with the parent's.
         self.in_child = True
         for stream in (self.stdout, self.stderr):

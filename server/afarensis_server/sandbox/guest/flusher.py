@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Self
 
 from .descriptors import move_high
 
@@ -18,70 +19,112 @@ _libc = ctypes.PyDLL(None)
 
 
 class Flusher:
-    """A thread that flushes the streams some time after the first write, and sleeps while there is nothing to flush.
+    """Has the streams flushed some time after the first write, by a thread that sleeps until then."""
 
-    It sleeps on a timer of the kernel's. So setting it costs a system call, and a cell that ends in time never has two
-    threads compete for the interpreter.
+    def __init__(self, flush: Callable[[], object]) -> None:
+        self._flush = flush
+        #: Held while the thread is exchanged.
+        self._lock = threading.Lock()
+        self._sleeper: _Sleeper | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is a thread now."""
+        sleeper = self._sleeper
+        return sleeper is not None and sleeper.is_alive
+
+    def wake(self) -> None:
+        """Have the streams flushed soon."""
+        sleeper = self._sleeper
+        if sleeper is not None and sleeper.is_alive and sleeper.set(FLUSH_SECONDS):
+            return
+        with self._lock:
+            if self._sleeper is sleeper:  # else another thread was faster
+                self._sleeper = _Sleeper.start(self._flush)
+            sleeper = self._sleeper
+        if sleeper is not None:
+            sleeper.set(FLUSH_SECONDS)
+
+    def rest(self) -> None:
+        """There is nothing left to flush."""
+        if (sleeper := self._sleeper) is not None:
+            sleeper.set(0.0)
+
+    def stop(self) -> None:
+        """End the thread; the next `wake` starts another."""
+        with self._lock:
+            sleeper, self._sleeper = self._sleeper, None
+        if sleeper is not None:
+            sleeper.end()
+
+    def forget(self) -> None:
+        """Begin anew in a forked child, where there is no thread, and the lock may be held by one that is not there."""
+        self._lock = threading.Lock()
+        sleeper, self._sleeper = self._sleeper, None
+        if sleeper is not None:
+            sleeper.close()
+
+
+class _Sleeper:
+    """One thread, asleep on a timer of the kernel's.
+
+    Setting that costs a system call, and a cell that ends in time never has two threads compete for the interpreter.
     """
 
     def __init__(self, flush: Callable[[], object]) -> None:
         self._flush = flush
-        self._thread: threading.Thread | None = None
-        self._timer = -1
-        self._halted = False
+        self._timer = _new_timer()
+        self._is_to_end = False
+        self._thread = threading.Thread(target=self._run, name="afarensis-flusher", daemon=True)
+
+    @classmethod
+    def start(cls, flush: Callable[[], object]) -> Self | None:
+        """Start one; None when no more threads are allowed: text leaves with a full buffer or the cell then."""
+        sleeper = cls(flush)
+        size = threading.stack_size(FLUSHER_STACK)
+        try:
+            sleeper._thread.start()
+        except RuntimeError:
+            sleeper.close()
+            return None
+        finally:
+            threading.stack_size(size)
+        return sleeper
 
     @property
     def is_alive(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+        return not self._is_to_end and self._thread.is_alive()
 
-    def wake(self) -> None:
-        """Have the streams flushed soon."""
-        if self._thread is None or not self._thread.is_alive() or not _set_timer(self._timer, FLUSH_SECONDS):
-            self._start()
-            _set_timer(self._timer, FLUSH_SECONDS)
+    def set(self, seconds: float) -> bool:
+        """Wake the thread after some time, or never (0); whether there is a timer. User code may have closed it."""
+        return _set_timer(self._timer, seconds)
 
-    def rest(self) -> None:
-        """There is nothing left to flush."""
-        _set_timer(self._timer, 0.0)
+    def end(self) -> None:
+        """End the thread, unless it is the one that asks."""
+        self._is_to_end = True
+        if self._thread is not threading.current_thread():
+            # Again and again: a cell that ends meanwhile puts the timer to rest.
+            while self._thread.is_alive() and self.set(1e-6):
+                self._thread.join(0.05)
 
-    def stop(self) -> None:
-        """End the thread; the next `wake` starts another."""
-        thread, self._thread = self._thread, None
-        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            self._halted = True
-            if _set_timer(self._timer, 1e-6):
-                thread.join()
-
-    def _start(self) -> None:
-        self._close()
-        self._halted = False
-        self._timer = _new_timer()
-        thread = threading.Thread(target=self._run, args=(self._timer,), name="afarensis-flusher", daemon=True)
-        size = threading.stack_size(FLUSHER_STACK)
-        try:
-            thread.start()
-        except RuntimeError:
-            return  # no more threads allowed: the text leaves when the buffer is full or the cell ends
-        finally:
-            threading.stack_size(size)
-        self._thread = thread
-
-    def _run(self, timer: int) -> None:
-        # Only as long as it is this thread's: user code may close descriptors by number.
-        while timer == self._timer:
-            try:
-                os.read(timer, 8)
-            except OSError:
-                return
-            if self._halted:
-                return
-            self._flush()
-
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the timer."""
         timer, self._timer = self._timer, -1
         if timer >= 0:
             with suppress(OSError):
                 os.close(timer)
+
+    def _run(self) -> None:
+        try:
+            while not self._is_to_end:
+                try:
+                    os.read(self._timer, 8)
+                except OSError:
+                    return
+                if not self._is_to_end:
+                    self._flush()
+        finally:
+            self.close()
 
 
 class _TimerSetting(ctypes.Structure):

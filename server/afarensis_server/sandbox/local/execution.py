@@ -204,6 +204,9 @@ class Execution:
 
     def _read_frames(self) -> Iterator[ExecutionEvent]:
         control = self._interpreter.control
+        # What was printed before a frame was in the pipe before the frame's first byte; what comes after it is written
+        # once the guest sees that all of the frame was taken.
+        yield from self._read_rest()
         try:
             data = control.recv(_READ_SIZE)
         except BlockingIOError:
@@ -218,7 +221,6 @@ class Execution:
         try:
             for header, body in self._interpreter.frames.feed(data):
                 self._pace.count(0)
-                yield from self._read_rest()
                 yield from self._take(header, body)
         except FrameError as error:
             self.broken = str(error)

@@ -43,6 +43,7 @@ class InputDirectory:
     def remove(self) -> None:
         """Remove the directory; the originals stay."""
         shutil.rmtree(self.path, ignore_errors=True)
+        self.path.with_suffix(".new").unlink(missing_ok=True)
 
     def _replace(self, name: str, make: Callable[[Path], None]) -> None:
         if "\0" in name or any(part in {"", ".", ".."} or len(part.encode()) > _NAME_BYTES for part in name.split("/")):

@@ -33,6 +33,8 @@ class Place:
         self._interpreter: Interpreter | None = None
         #: Has the first interpreter started.
         self._spawning: asyncio.Task[None] | None = None
+        #: Puts files in, in a thread that goes on when nobody waits for it any more.
+        self._filling: asyncio.Task[list[str]] | None = None
         #: What the session changed, and all that it sees, as directories.
         self.upper = -1
         self.view = -1
@@ -83,7 +85,10 @@ class Place:
     def limit(self, limits: SessionLimits) -> None:
         """Bind it to the limits of a session. Before code runs, and once for each interpreter."""
         self.limits = limits
-        self.seat.cgroup.set_limits(limits)
+        try:
+            self.seat.cgroup.set_limits(limits)
+        except OSError as error:
+            raise SandboxUnavailable(f"a session cannot be bound to its limits: {error}") from error
         self.interpreter.limit(limits, self.seat.cgroup)
 
     async def show(self, files: Sequence[InputFile]) -> bool:
@@ -92,11 +97,11 @@ class Place:
         The volume is mounted by then, and overlayfs promises nothing about files that come later. They are seen where
         nobody looked for them before.
         """
-        return await asyncio.to_thread(self._show, files)
+        return all(self._is_seen(name) for name in await self._fill(files))
 
     async def add_files(self, files: Sequence[InputFile]) -> None:
         """Put files in while the session lives; a name that exists is replaced. Raises SandboxUnavailable."""
-        for name in await asyncio.to_thread(self.inputs.add, files):
+        for name in await self._fill(files):
             await self._launcher.supervisor.request("add_file", name=self.volume, file=name)
 
     async def replace_interpreter(self) -> None:
@@ -118,10 +123,11 @@ class Place:
     async def leave(self) -> None:
         """End the interpreter and let go of everything."""
         try:
-            if self._spawning is not None:
-                await asyncio.wait({self._spawning})
-                if not self._spawning.cancelled():
-                    self._spawning.exception()  # whoever furnishes a place has met it, or another one before
+            for task in (self._spawning, self._filling):
+                if task is not None:
+                    await asyncio.wait({task})
+                    if not task.cancelled():
+                        task.exception()  # who waited for it has met it, or another one before
             if self._interpreter is not None:
                 await self._interpreter.end()
             with suppress(SandboxUnavailable):  # then the volumes went with the supervisor
@@ -153,7 +159,7 @@ class Place:
     async def _lay_out(self, seat: Seat, files: Sequence[InputFile]) -> int:
         self.inputs.create()
         if files:
-            await asyncio.to_thread(self.inputs.add, files)
+            await self._fill(files)
         tree, self.upper, self.view = await self._launcher.supervisor.request(
             "create_volume",
             name=self.volume,
@@ -164,8 +170,10 @@ class Place:
         self.free_inodes = os.fstatvfs(self.upper).f_ffree
         return tree
 
-    def _show(self, files: Sequence[InputFile]) -> bool:
-        return all(self._is_seen(name) for name in self.inputs.add(files))
+    async def _fill(self, files: Sequence[InputFile]) -> list[str]:
+        """Put files into the lower directory; the names that are new in it."""
+        self._filling = asyncio.create_task(asyncio.to_thread(self.inputs.add, files), name="sandbox-fill")
+        return await asyncio.shield(self._filling)
 
     def _is_seen(self, name: str) -> bool:
         wanted = (self.inputs.path / name).lstat()
