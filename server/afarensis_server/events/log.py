@@ -10,7 +10,8 @@ together, so that what was just stored is not read from the table again.
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -98,15 +99,15 @@ class LogPage(Generic[E]):
 class Tail(Generic[E]):
     """The newest events of one log, as far as they were appended here; it lives as long as somebody holds it."""
 
-    __slots__ = ("__weakref__", "_events", "_size", "appended", "state")
+    __slots__ = ("__weakref__", "_events", "_size", "_waiters", "state")
 
     def __init__(self) -> None:
         self._events: deque[tuple[E, int]] = deque()
         self._size = 0
         #: None while nothing has been appended here: only the table knows.
         self.state: LogState | None = None
-        #: What readers wait for, if there are any.
-        self.appended: asyncio.Future[None] | None = None
+        #: One for each reader that listens.
+        self._waiters: set[asyncio.Future[bool]] = set()
 
     def add(self, events: Sequence[tuple[E, int]], ended: bool) -> None:
         """Take what was appended, each event with its size in bytes."""
@@ -133,15 +134,39 @@ class Tail(Generic[E]):
             return None
         return [event for event, _ in list(self._events)[len(self._events) - missing :]]
 
-    def waiter(self) -> asyncio.Future[None]:
-        if self.appended is None:
-            self.appended = asyncio.get_running_loop().create_future()
-        return self.appended
+    @property
+    def is_followed(self) -> bool:
+        """Whether a reader waits for more, or is about to."""
+        return bool(self._waiters)
+
+    @contextmanager
+    def listening(self) -> Iterator[asyncio.Future[bool]]:
+        """A future, for one reader, that becomes true with the next append."""
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            yield waiter
+        finally:
+            self._waiters.discard(waiter)
 
     def wake(self) -> None:
-        if self.appended is not None:
-            self.appended.set_result(None)
-            self.appended = None
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            _resolve(waiter, True)
+
+
+async def _within(future: asyncio.Future[bool], seconds: float) -> bool:
+    """What the future becomes; False if it takes longer than this. Nobody else may wait for it."""
+    timer = asyncio.get_running_loop().call_later(seconds, _resolve, future, False)
+    try:
+        return await future
+    finally:
+        timer.cancel()
+
+
+def _resolve(future: asyncio.Future[bool], value: bool) -> None:
+    if not future.done():
+        future.set_result(value)
 
 
 class EventLog(Generic[D, E]):
@@ -154,10 +179,13 @@ class EventLog(Generic[D, E]):
         self._tails: weakref.WeakValueDictionary[tuple[str, str], Tail[E]] = weakref.WeakValueDictionary()
         self._draining = False
 
-    def append(self, tx: Transaction, project: str, owner_id: str, drafts: Sequence[D]) -> list[E]:
+    def append(
+        self, tx: Transaction, project: str, owner_id: str, drafts: Sequence[D], *, opening: bool = False
+    ) -> list[E]:
         """Append events within a unit of work, and wake the log's readers once it is committed.
 
-        Raises NotFound when the owner is gone, and LogEnded after an event that ends the log.
+        The log must exist, unless this is its ``opening``. Raises NotFound when the owner is gone, and LogEnded after
+        an event that ends the log.
         """
         if not drafts:
             return []
@@ -166,14 +194,15 @@ class EventLog(Generic[D, E]):
         ends = encoded[-1][0] in kind.ends
         if any(event_type in kind.ends for event_type, _ in encoded[:-1]):
             raise LogEnded(owner_id)
-        taken = self._statements.take.run(
-            tx.connection, {"owner_id": owner_id, "tenant": project, "count": len(drafts), "ends": ends}
-        ).fetchone()
-        if taken is None:
-            self._state(tx.connection, project, owner_id)
-            raise LogEnded(owner_id)
+        if opening:
+            self._statements.open.run(
+                tx.connection,
+                {kind.owner: owner_id, "project": project, "last_sequence": len(drafts), "ended": ends},
+            )
+            first = 1
+        else:
+            first = self._take(tx.connection, project, owner_id, len(drafts), ends)
         time = now()
-        first = taken[0] - len(drafts) + 1
         self._statements.insert.run_many(
             tx.connection,
             [
@@ -248,23 +277,22 @@ class EventLog(Generic[D, E]):
         woken, is_heard = False, True
         while True:
             # Both before reading: an append in between is not missed then, nor one before the drain.
-            appended, draining = tail.waiter(), self._draining
-            known = tail.after(cursor) if is_heard else None
-            events = await self.read(project, owner_id, cursor, _READ_LIMIT) if known is None else known
-            for event in events:
-                yield event
-                cursor = event.sequence
-                if event.type in self._kind.ends:
-                    return
-            if known is None and len(events) == _READ_LIMIT:
-                continue
-            if woken and known is None and not events:
-                await self.last_sequence(project, owner_id)  # raises when the owner was deleted
-            if draining:
-                raise ShuttingDown
-            # Not wait_for: it would cancel the future for the other readers, too.
-            done, _ = await asyncio.wait((appended,), timeout=heartbeat_seconds)
-            woken = is_heard = bool(done)
+            draining = self._draining
+            with tail.listening() as appended:
+                known = tail.after(cursor) if is_heard else None
+                events = await self.read(project, owner_id, cursor, _READ_LIMIT) if known is None else known
+                for event in events:
+                    yield event
+                    cursor = event.sequence
+                    if event.type in self._kind.ends:
+                        return
+                if known is None and len(events) == _READ_LIMIT:
+                    continue
+                if woken and known is None and not events:
+                    await self.last_sequence(project, owner_id)  # raises when the owner was deleted
+                if draining:
+                    raise ShuttingDown
+                woken = is_heard = await _within(appended, heartbeat_seconds)
             if not woken:
                 yield Heartbeat(await self.last_sequence(project, owner_id))
 
@@ -284,6 +312,17 @@ class EventLog(Generic[D, E]):
         if (tail := self._tails.get(key)) is not None:
             tail.add(events, ended)
             tail.wake()
+
+    def _take(self, connection: Connection, project: str, owner_id: str, count: int, ends: bool) -> int:
+        """Take the next sequences of a log; the first of them."""
+        taken = self._statements.take.run(
+            connection, {"owner_id": owner_id, "tenant": project, "count": count, "ends": ends}
+        ).fetchone()
+        if taken is None:
+            self._state(connection, project, owner_id)
+            raise LogEnded(owner_id)
+        last: int = taken[0]
+        return last - count + 1
 
     def _state(self, connection: Connection, project: str, owner_id: str) -> LogState:
         row = connection.execute(self._statements.state, {"owner_id": owner_id, "tenant": project}).one_or_none()
@@ -310,6 +349,7 @@ class _Statements:
     def __init__(self, kind: EventKind[Any, Any]) -> None:
         logs, events = kind.logs.c, kind.events.c
         is_log = (logs[kind.owner] == bindparam("owner_id"), logs.project == bindparam("tenant"))
+        self.open = Prepared(kind.logs.insert())
         self.take = Prepared(
             kind.logs.update()
             .where(*is_log, logs.ended.is_(False))

@@ -131,10 +131,11 @@ class Recorder(Generic[D, E]):
         return value
 
     def _append(self, tx: Transaction, events: list[D]) -> None:
-        if self._opening is not None:
-            self._opening(tx)
+        opening = self._opening
+        if opening is not None:
+            opening(tx)
             tx.after_commit(self._opened)
-        self._log.append(tx, self._project, self._owner_id, events)
+        self._log.append(tx, self._project, self._owner_id, events, opening=opening is not None)
 
     def _opened(self) -> None:
         self._opening = None

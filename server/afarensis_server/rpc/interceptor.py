@@ -1,5 +1,6 @@
 """What every call goes through: request id, log line, project, limits, and errors as statuses."""
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -142,7 +143,8 @@ class _Call:
         except DomainError as ended:
             error = ended
         if error is None:
-            self._report("OK")
+            # Behind the status, which the client waits for.
+            asyncio.get_running_loop().call_soon(self._report, "OK")
         elif isinstance(error, DomainError) and knows(error):
             await self._abort(failure_of(error), error.reason)
         elif isinstance(error, grpc.aio.AbortError):

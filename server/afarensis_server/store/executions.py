@@ -1,4 +1,4 @@
-"""Executions as rows, each with the counter of its event log."""
+"""Executions as rows, each with an event log."""
 
 from sqlalchemy import Connection, select
 
@@ -9,15 +9,12 @@ from .rows import Rows
 
 _rows = Rows(tables.executions, Execution)
 _insert = Prepared(tables.executions.insert())
-_insert_log = Prepared(tables.execution_logs.insert())
 _open_logs = select(tables.execution_logs.c.project, tables.execution_logs.c.execution_id).where(tables.OPEN_LOG)
 
 
 def insert(connection: Connection, execution: Execution) -> None:
-    """Store a new execution with an empty event log."""
+    """Store a new execution. Its event log begins with its first events."""
     _insert.run(connection, _rows.parameters(execution))
-    counter = {"execution_id": execution.id, "project": execution.project, "last_sequence": 0, "ended": False}
-    _insert_log.run(connection, counter)
 
 
 def get(connection: Connection, project: str, execution_id: str) -> Execution | None:

@@ -103,16 +103,21 @@ class Cgroup:
     def usage(self) -> Usage:
         """Read the counters."""
         if self._version == 2:
-            events = self._fields("memory", "memory.events")
-            cpu = self._fields("cpu", "cpu.stat").get("usage_usec")
-            peak = self._number("memory", "memory.peak")
-            return Usage(None if cpu is None else cpu / 1e6, peak, events.get("oom_kill", 0), self._fork_refusals())
+            kills = self._fields("memory", "memory.events").get("oom_kill", 0)
+            return Usage(self.cpu_seconds(), self._number("memory", "memory.peak"), kills, self._fork_refusals())
         if self._version == 1:
-            cpu = self._number("cpuacct", "cpuacct.usage")
-            peak = self._number("memory", "memory.max_usage_in_bytes")
             kills = self._fields("memory", "memory.oom_control").get("oom_kill", 0)
-            return Usage(None if cpu is None else cpu / 1e9, peak, kills, self._fork_refusals())
+            peak = self._number("memory", "memory.max_usage_in_bytes")
+            return Usage(self.cpu_seconds(), peak, kills, self._fork_refusals())
         return Usage()
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time of all processes so far; None where nobody counts it."""
+        if self._version == 2:
+            used = self._fields("cpu", "cpu.stat").get("usage_usec")
+            return None if used is None else used / 1e6
+        used = self._number("cpuacct", "cpuacct.usage") if self._version == 1 else None
+        return None if used is None else used / 1e9
 
     def reset_peak(self) -> None:
         """Start to look for a new peak, where the kernel lets us."""

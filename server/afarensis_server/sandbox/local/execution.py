@@ -17,7 +17,6 @@ from .frames import ResultFrame, parse_display, parse_result
 from .interpreter import Ending, Interpreter, unread_bytes
 from .outputs import Outputs
 from .pace import Pace
-from .readiness import Watch
 
 #: Bytes read at a time, and what a pipe holds unless told otherwise.
 _READ_SIZE = 64 * 1024
@@ -80,8 +79,6 @@ class Execution:
         self.refused_display_bytes = 0
         self._control = interpreter.control.fileno()
         self._streams = {interpreter.stdout: OutputStream.STDOUT, interpreter.stderr: OutputStream.STDERR}
-        self._open = {*self._streams, self._control, interpreter.pidfd}
-        self._watch = Watch(self._open)
         self._started = time.monotonic()
         # It counts whether or not anybody takes the events.
         self._timer = self._loop.call_later(timeout_seconds, self.stop, Stop.TIMEOUT)
@@ -127,7 +124,7 @@ class Execution:
     async def advance(self) -> list[ExecutionEvent]:
         """Wait for something to happen, and say what it shows."""
         await self._pace.keep()
-        ready = await self._watch.readable(self._outputs.due_in(time.monotonic()))
+        ready = await self._interpreter.watch.readable(self._outputs.due_in(time.monotonic()))
         with self._pace.measured():
             events = list(self._read(ready))
         ended = self._interpreter.pidfd in ready
@@ -153,13 +150,7 @@ class Execution:
     def close(self) -> None:
         """Let go of the interpreter."""
         self._timer.cancel()
-        self._watch.close()
         self._interpreter.release()
-
-    def _forget(self, descriptor: int) -> None:
-        if descriptor in self._open:
-            self._open.discard(descriptor)
-            self._watch.forget(descriptor)
 
     def _interrupt(self) -> None:
         self._interpreter.signal(signal.SIGINT)
@@ -189,7 +180,7 @@ class Execution:
             with suppress(OSError):  # a user may only have so many pages in pipes
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _WIDE)
         if not count:
-            self._forget(descriptor)  # closed by the code, and by all it started
+            self._interpreter.forget(descriptor)  # closed by the code, and by all it started
         self._pace.count(count)
         # All of it is taken before anybody else reads: there is one buffer for all executions.
         yield from list(self._outputs.feed(stream, _buffer[:count], time.monotonic()))
@@ -197,7 +188,7 @@ class Execution:
     def _read_rest(self) -> Iterator[ExecutionEvent]:
         """Read what lies in the pipes now, and no more: somebody may go on writing."""
         for descriptor, stream in self._streams.items():
-            left = unread_bytes(descriptor) if descriptor in self._open else 0
+            left = unread_bytes(descriptor) if descriptor in self._interpreter.open else 0
             while left > 0:
                 yield from self._read_output(descriptor, stream, min(left, _WIDE))
                 left -= _WIDE
@@ -215,7 +206,7 @@ class Execution:
             data = b""
         if not data:
             # Without its socket an interpreter is of no use, alive or not.
-            self._forget(self._control)
+            self._interpreter.forget(self._control)
             self._kill()
             return
         try:
@@ -224,7 +215,7 @@ class Execution:
                 yield from self._take(header, body)
         except FrameError as error:
             self.broken = str(error)
-            self._forget(self._control)
+            self._interpreter.forget(self._control)
             self._kill()
 
     def _take(self, header: dict[str, Any], body: bytes) -> Iterator[ExecutionEvent]:

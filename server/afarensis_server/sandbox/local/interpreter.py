@@ -14,7 +14,7 @@ from ..driver import SandboxUnavailable, SessionLimits
 from ..guest.frames import FrameBuffer, encode
 from .cgroups import Cgroup
 from .frames import MAX_BODY, MAX_HEADER
-from .readiness import wait_readable
+from .readiness import Watch, wait_readable
 
 #: Seconds to wait for the zygote's word on how a process ended, once it has.
 _REPORT_SECONDS = 5.0
@@ -60,6 +60,10 @@ class Interpreter:
         self.stderr = stderr
         #: Puts it into its control group. Nothing of a user's may run before that is done.
         self.attached: asyncio.Task[None] | None = None
+        #: What is read while code runs: the output that the code has not closed, the frames, and the end. Kept from one
+        #: execution to the next.
+        self.open = {stdout, stderr, control.fileno(), pidfd}
+        self._watch: Watch | None = None
         self._holders = 1
         self._killed = False
         self._ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
@@ -177,6 +181,19 @@ class Interpreter:
             os.close(pidfd)
             self.release()
 
+    @property
+    def watch(self) -> Watch:
+        """Waits for what is ``open``."""
+        if self._watch is None:
+            self._watch = Watch(self.open)
+        return self._watch
+
+    def forget(self, descriptor: int) -> None:
+        """Watch a descriptor no longer: what has ended can always be read."""
+        if descriptor in self.open:
+            self.open.discard(descriptor)
+            self.watch.forget(descriptor)
+
     def hold(self) -> None:
         """Keep the descriptors open until ``release``, also when the process is ended in the meantime."""
         self._holders += 1
@@ -185,6 +202,8 @@ class Interpreter:
         """Close the descriptors, once nobody holds them: their numbers would be other files then."""
         self._holders -= 1
         if self._holders == 0:
+            if self._watch is not None:
+                self._watch.close()
             self.control.close()
             for descriptor in (self.pidfd, self.stdout, self.stderr):
                 os.close(descriptor)

@@ -36,7 +36,7 @@ class Watch:
         return self._poll()
 
     def forget(self, descriptor: int) -> None:
-        """Watch one no longer: what has ended can always be read."""
+        """Watch one no longer."""
         self._epoll.unregister(descriptor)
 
     def close(self) -> None:

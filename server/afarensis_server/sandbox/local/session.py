@@ -43,6 +43,10 @@ class LocalSession:
         self._execution: Execution | None = None
         self._settling: asyncio.Task[None] | None = None
         self._snapshot = Snapshot()
+        #: What the session had used, and which of its disks were full, when the last execution was over. What processes
+        #: in the background meet between two executions is told with the second.
+        self._usage = Usage()
+        self._full: frozenset[str] = frozenset()
         #: The last execution said that its interpreter ended.
         self._loss_told = False
         self._closed = False
@@ -68,13 +72,13 @@ class LocalSession:
         self._loss_told = False
         interpreter, cgroup = self.place.interpreter, self.place.seat.cgroup
         limits, grace = self._spec.limits, self._settings.grace_seconds
-        cgroup.reset_peak()
-        full_before = self._full_disks()
-        before, cpu_before = cgroup.usage(), interpreter.cpu_seconds()
         execution = Execution(interpreter, number, limits, timeout_seconds=timeout_seconds, grace_seconds=grace)
         self._execution = execution
         try:
             await execution.send(request)
+            # While the interpreter wakes: the code has had no time yet to use anything.
+            cgroup.reset_peak()
+            cpu_before, own_cpu_before = cgroup.cpu_seconds(), interpreter.cpu_seconds()
             while not execution.over:
                 for event in await execution.advance():
                     yield event
@@ -90,17 +94,19 @@ class LocalSession:
             yield closed(execution.elapsed_seconds)
             return
         self._loss_told = execution.ending is not None
-        usage = cgroup.usage()
-        cpu_seconds = interpreter.cpu_seconds() - cpu_before
-        if usage.cpu_seconds is not None and before.cpu_seconds is not None:
-            cpu_seconds = usage.cpu_seconds - before.cpu_seconds
+        before, self._usage = self._usage, cgroup.usage()
+        full_before, self._full = self._full, self._full_disks()
+        usage = self._usage
+        cpu_seconds = interpreter.cpu_seconds() - own_cpu_before
+        if usage.cpu_seconds is not None and cpu_before is not None:
+            cpu_seconds = usage.cpu_seconds - cpu_before
         spent = Spent(
             cpu_seconds=cpu_seconds,
             peak_memory_bytes=self._peak(usage),
             out_of_memory=usage.oom_kills > before.oom_kills,
             refused_forks=usage.fork_refusals - before.fork_refusals,
             full_before=full_before,
-            full=self._full_disks(),
+            full=self._full,
         )
         verdict = Verdict(execution, limits, spent, timeout_seconds=timeout_seconds, grace_seconds=grace)
         yield verdict.result(state_lost=lost_before or execution.ending is not None)
