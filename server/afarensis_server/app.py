@@ -371,6 +371,7 @@ def _engine_settings(settings: Settings) -> EngineSettings:
     return EngineSettings(
         concurrent_runs=section.concurrent,
         lease_seconds=section.lease_seconds,
+        cancel_grace_seconds=section.cancel_grace_seconds,
         conversation=ConversationLimits(model_calls=section.model_calls),
     )
 

@@ -120,6 +120,13 @@ class ExecutionResult:
     state_lost: bool = False
     exceeded_limits: tuple[ExceededLimit, ...] = ()
 
+    def explained(self, reason: str) -> "ExecutionResult":
+        """The result of code that was interrupted for a reason, with that before its own words."""
+        if not reason or self.status is not ExecutionStatus.INTERRUPTED or self.error is None:
+            return self
+        value = self.error.value[:1].upper() + self.error.value[1:]
+        return replace(self, error=replace(self.error, value=f"{reason} {value}".strip()))
+
 
 #: What code put out, in order.
 ExecutionItem = Annotated[OutputItem | DisplayItem | FileItem, Field(discriminator="type")]

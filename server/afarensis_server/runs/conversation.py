@@ -70,6 +70,10 @@ class _Made:
     images: frozenset[str] = frozenset()
 
 
+class Halted(Exception):
+    """The run was halted while its code ran; what came of that is stored."""
+
+
 class Conversation:
     """Carries one claimed run on from wherever the store says it is."""
 
@@ -93,6 +97,10 @@ class Conversation:
         self._limits = limits
         self._writer = Writer(recorder, run)
         self._made = _Made()
+        #: The session in which code of the run is at work.
+        self._at_work: LiveSession | None = None
+        #: Why the run was halted, if it was.
+        self._halt_reason = ""
 
     async def run(self) -> None:
         """Go on until the run is terminal or waits for the client.
@@ -114,6 +122,18 @@ class Conversation:
             "MODEL_CALLS_EXCEEDED",
         )
         return await self._end(RunStatus.FAILED, error=error)
+
+    async def halt(self, reason: str, within_seconds: float) -> bool:
+        """Have code that is at work end, within these seconds, and the conversation with it: `run` raises Halted then.
+
+        What the code put out, and how it ended, is stored as ever, with the ``reason``. False when no code is at work:
+        whatever else goes on may just be broken off. To be repeated: the code may be about to begin.
+        """
+        if self._at_work is None:
+            return False
+        self._halt_reason = reason
+        await self._at_work.sandbox.interrupt(within_seconds=within_seconds)
+        return True
 
     def unfinished(self) -> Unfinished:
         """How far the open message and step have come, for whoever ends the run from outside."""
@@ -176,6 +196,8 @@ class Conversation:
         begun = time.monotonic()
         try:
             await self._run_in_session(index, call, code)
+            if self._halt_reason:
+                raise Halted
         except asyncio.CancelledError:
             # Nobody reads the interpreter's own words any more. Who ends the run keeps this with the rest of the step.
             failure = CodeError("KeyboardInterrupt", "The run was stopped while this code was running.", "")
@@ -184,6 +206,8 @@ class Conversation:
                 index, call.id, ExecutionResult(ExecutionStatus.INTERRUPTED, seconds, error=failure)
             )
             raise
+        finally:
+            self._at_work = None
 
     async def _run_in_session(self, index: int, call: AskedCall, code: str) -> None:
         """Run code in the thread's session, or in its next one if that ends before the code has begun."""
@@ -217,9 +241,12 @@ class Conversation:
                             state_lost=event.state_lost,
                         )
                         await self._writer.add_call(started, stored=True)
+                        self._at_work = live
                     case ExecutionResult():
-                        delta = CodeInterpreterCallDelta(index, call.id, result=event)
-                        await self._writer.add_call(delta, stored=True)
+                        result = event.explained(self._halt_reason)
+                        await self._writer.add_call(
+                            CodeInterpreterCallDelta(index, call.id, result=result), stored=True
+                        )
                     case _:
                         output: OutputDelta = draft.place(_without_inline_images(event))
                         await self._writer.add_call(CodeInterpreterCallDelta(index, call.id, outputs=(output,)))

@@ -1,6 +1,7 @@
 """Claims queued runs and carries them on: many at a time, each under a lease, in one task of its own."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -44,6 +45,8 @@ class EngineSettings:
     concurrent_runs: int = 200
     #: Seconds after which another server may take up a run whose worker is silent.
     lease_seconds: float = 30.0
+    #: Seconds that code of a run that is cancelled, or expires, gets to end by itself before it is killed.
+    cancel_grace_seconds: float = 0.5
     conversation: ConversationLimits = ConversationLimits()
 
 
@@ -54,6 +57,18 @@ class _Stop(StrEnum):
     EXPIRED = "expired"
     #: The server shuts down; the run is taken up at the next start.
     RELEASED = "released"
+
+
+#: What the result of interrupted code says.
+_INTERRUPTED = {
+    _Stop.CANCELLED: "The run was cancelled while this code was running.",
+    _Stop.EXPIRED: "The run expired while this code was running.",
+    _Stop.RELEASED: "The server was shut down while this code was running.",
+}
+#: Seconds between two tries to interrupt code that may be about to begin.
+_HALT_AGAIN_SECONDS = 0.05
+#: Seconds after which code that was halted counts as stuck. It has long been killed; its files take time to be kept.
+_HALT_SECONDS = 60.0
 
 
 class RunEngine:
@@ -228,11 +243,23 @@ class RunEngine:
             await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if talk.done():
                 return None, talk.exception()
-            return (stop.result() if stop.done() else _Stop.EXPIRED), None
+            reason = stop.result() if stop.done() else _Stop.EXPIRED
+            await self._halt(conversation, talk, reason)
+            return reason, None
         finally:
-            # Code that runs is interrupted by this; what it put out until now is stored already.
+            # Code that still runs is interrupted by this, too; what it put out until now is stored already.
             talk.cancel()
             await asyncio.wait({talk})
+            if not talk.cancelled():
+                talk.exception()  # taken note of: why the work ended is known
+
+    async def _halt(self, conversation: Conversation, talk: asyncio.Task[None], reason: _Stop) -> None:
+        """Let code that is at work end soon, so that what it made is kept."""
+        end = time.monotonic() + _HALT_SECONDS
+        while not talk.done() and time.monotonic() < end:
+            if not await conversation.halt(_INTERRUPTED[reason], self._settings.cancel_grace_seconds):
+                return
+            await asyncio.wait({talk}, timeout=_HALT_AGAIN_SECONDS)
 
     async def _take_up(self, recorder: RunRecorder, run: Run) -> Run:
         if run.status is RunStatus.QUEUED:

@@ -172,8 +172,12 @@ class SandboxSession(Protocol):
         """
         ...
 
-    async def interrupt(self) -> None:
-        """Interrupt the running cell, keeping the state where the code lets us. Nothing runs: nothing happens."""
+    async def interrupt(self, *, within_seconds: float | None = None) -> None:
+        """Interrupt the running cell, keeping the state where the code lets us. Nothing runs: nothing happens.
+
+        With ``within_seconds`` the interpreter is killed if the cell has not ended by then, and nothing that the cell
+        started outlives it: processes are killed, and where threads are left, so is the interpreter.
+        """
         ...
 
     async def add_files(self, files: Sequence[InputFile]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -308,7 +308,7 @@ class Executions:
                 return
             result = _failure(error, execution)
         # The session is free by now, so that who sees the result can go on in it at once.
-        await self._end(work, recorder, _explained(result, work.reason))
+        await self._end(work, recorder, result.explained(work.reason))
 
     async def _run(self, work: _Work, recorder: Recorder[ExecutionEvent, LoggedExecutionEvent]) -> ExecutionResult:
         """Run the code, and note what it does."""
@@ -391,10 +391,3 @@ def _failure(error: Exception, execution: Execution) -> ExecutionResult:
         _log.error("execution failed", execution_id=execution.id, exc_info=error)
         text = "Something went wrong in the server, so the code was interrupted. Its log has the details."
     return ExecutionResult(ExecutionStatus.INTERRUPTED, wall_seconds=0.0, error=CodeError("ServerError", text, ""))
-
-
-def _explained(result: ExecutionResult, reason: str) -> ExecutionResult:
-    """The result of interrupted code, with the reason before its own words."""
-    if not reason or result.status is not ExecutionStatus.INTERRUPTED or result.error is None:
-        return result
-    return replace(result, error=replace(result.error, value=f"{reason} {result.error.value}".strip()))

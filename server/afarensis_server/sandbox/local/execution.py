@@ -15,6 +15,7 @@ from ..guest.frames import PREFIX, FrameError, encode
 from ..guest.limits import MAX_REQUEST
 from .frames import ResultFrame, parse_display, parse_result
 from .interpreter import Ending, Interpreter, unread_bytes
+from .leftovers import boot_time, end_leftovers
 from .outputs import Outputs
 from .pace import Pace
 
@@ -69,7 +70,10 @@ class Execution:
         self._interpreter = interpreter
         interpreter.hold()
         self._number = number
-        self._grace_seconds = grace_seconds
+        #: What interrupted code gets to end by itself.
+        self.grace_seconds = grace_seconds
+        #: Nothing that the code started is to outlive it.
+        self.is_hard = False
         self._loop = asyncio.get_running_loop()
         self._outputs = Outputs(limits.output_bytes)
         self._pace = Pace()
@@ -80,8 +84,10 @@ class Execution:
         self._control = interpreter.control.fileno()
         self._streams = {interpreter.stdout: OutputStream.STDOUT, interpreter.stderr: OutputStream.STDERR}
         self._started = time.monotonic()
+        self._started_boot = boot_time()
         # It counts whether or not anybody takes the events.
         self._timer = self._loop.call_later(timeout_seconds, self.stop, Stop.TIMEOUT)
+        self._deadline: asyncio.TimerHandle | None = None
         #: Why the code was told to stop, if it was.
         self.stopped: Stop | None = None
         #: What the guest says the result is; None when the interpreter ended instead.
@@ -103,9 +109,15 @@ class Execution:
         """Bytes of output that were left out."""
         return self._outputs.dropped_bytes
 
-    def stop(self, why: Stop) -> None:
-        """Interrupt the code, and kill the interpreter if that does not end it in time."""
-        if self.stopped is None and not self.over:
+    def stop(self, why: Stop, within_seconds: float | None = None) -> None:
+        """Interrupt the code, and kill the interpreter if that does not end it in time; see ``SandboxSession``."""
+        if self.over:
+            return
+        if within_seconds is not None and not self.is_hard:
+            self.is_hard = True
+            self.grace_seconds = min(within_seconds, self.grace_seconds)
+            self._deadline = self._loop.call_later(within_seconds, self._kill)
+        if self.stopped is None:
             self.stopped = why
             self._timer.cancel()
             delay = self._started + _SETTLE_SECONDS - time.monotonic()
@@ -121,17 +133,20 @@ class Execution:
             self._kill()  # half a frame makes no sense of any further one
             raise
 
-    async def advance(self) -> list[ExecutionEvent]:
-        """Wait for something to happen, and say what it shows."""
+    async def advance(self, at_most_seconds: float | None = None) -> list[ExecutionEvent]:
+        """Wait for something to happen, no longer than this, and say what it shows."""
         await self._pace.keep()
-        ready = await self._interpreter.watch.readable(self._outputs.due_in(time.monotonic()))
+        due = self._outputs.due_in(time.monotonic())
+        if due is None or (at_most_seconds is not None and at_most_seconds < due):
+            due = at_most_seconds
+        ready = await self._interpreter.watch.readable(due)
         with self._pace.measured():
             events = list(self._read(ready))
         ended = self._interpreter.pidfd in ready
         if ended and self.result is None:
             self.ending = await self._interpreter.ended()
         if ended or self.result is not None:
-            self._timer.cancel()
+            self._cancel_timers()
             now = time.monotonic()
             self.wall_seconds = now - self._started
             self.over = True
@@ -149,12 +164,24 @@ class Execution:
 
     def close(self) -> None:
         """Let go of the interpreter."""
-        self._timer.cancel()
+        self._cancel_timers()
         self._interpreter.release()
+
+    async def end_leftovers(self) -> None:
+        """End what the code started and left running, with the interpreter if there is no other way."""
+        pid, since = self._interpreter.pid, self._started_boot
+        if self.ending is None and not await asyncio.to_thread(end_leftovers, pid, since):
+            self._kill()
+            self.ending = await self._interpreter.ended()
+
+    def _cancel_timers(self) -> None:
+        self._timer.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def _interrupt(self) -> None:
         self._interpreter.signal(signal.SIGINT)
-        self._timer = self._loop.call_later(self._grace_seconds, self._kill)
+        self._timer = self._loop.call_later(self.grace_seconds, self._kill)
 
     def _kill(self) -> None:
         self._interpreter.kill()

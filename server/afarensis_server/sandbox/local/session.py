@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import secrets
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 
@@ -18,6 +19,7 @@ from ..driver import (
 from .cgroups import Usage
 from .execution import CodeTooLongError, Execution, Stop, encode_request
 from .files import Snapshot, compare, is_sparse, list_data, open_regular, stat_data, take_snapshot
+from .lookout import Lookout
 from .place import Place
 from .settings import LocalSandboxSettings
 from .verdict import Spent, Verdict, closed, too_long
@@ -79,9 +81,15 @@ class LocalSession:
             # While the interpreter wakes: the code has had no time yet to use anything.
             cgroup.reset_peak()
             cpu_before, own_cpu_before = cgroup.cpu_seconds(), interpreter.cpu_seconds()
+            lookout = Lookout()
             while not execution.over:
-                for event in await execution.advance():
+                for event in await execution.advance(lookout.due_in()):
                     yield event
+                if lookout.due_in() == 0.0 and not execution.over:
+                    for change in await self._find_finished(lookout):
+                        yield change
+            if execution.is_hard:
+                await execution.end_leftovers()
             for change in await self._take_changes():
                 yield change
         finally:
@@ -108,13 +116,13 @@ class LocalSession:
             full_before=full_before,
             full=self._full,
         )
-        verdict = Verdict(execution, limits, spent, timeout_seconds=timeout_seconds, grace_seconds=grace)
+        verdict = Verdict(execution, limits, spent, timeout_seconds=timeout_seconds)
         yield verdict.result(state_lost=lost_before or execution.ending is not None)
 
-    async def interrupt(self) -> None:
+    async def interrupt(self, *, within_seconds: float | None = None) -> None:
         """Interrupt the running cell; see ``SandboxSession``."""
         if self._execution is not None:
-            self._execution.stop(Stop.INTERRUPT)
+            self._execution.stop(Stop.INTERRUPT, within_seconds)
 
     async def add_files(self, files: Sequence[InputFile]) -> None:
         """Make more input files visible; see ``SandboxSession``."""
@@ -185,9 +193,9 @@ class LocalSession:
         """Wait for code whose consumer went away."""
         self._check_open()
         if self._settling is not None:
+            # What it changed is told with what the next code changes.
             await asyncio.shield(self._settling)
             self._settling = None
-            self._snapshot = await self._look()
 
     async def _replace_dead(self) -> bool:
         """Have an interpreter that lives; whether it is another one than before."""
@@ -215,6 +223,16 @@ class LocalSession:
         finally:
             os.close(upper)
             os.close(view)
+
+    async def _find_finished(self, lookout: Lookout) -> list[FileChange]:
+        """The files that code which still runs has finished."""
+        state = os.fstatvfs(self.place.upper)
+        if self._closed or not lookout.is_worth(state.f_bfree, state.f_ffree):
+            return []
+        began = time.monotonic()
+        now = await self._look()
+        before, self._snapshot = self._snapshot, lookout.finished(self._snapshot, now, time.monotonic() - began)
+        return compare(before, self._snapshot, self.place.inputs.files)
 
     async def _take_changes(self) -> list[FileChange]:
         before, self._snapshot = self._snapshot, await self._look()

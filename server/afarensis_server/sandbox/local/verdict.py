@@ -2,7 +2,7 @@
 
 import errno
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..driver import CodeError, ExceededLimit, ExecutionStatus, Result, SessionLimits
 from ..guest.limits import MAX_REQUEST
@@ -54,13 +54,11 @@ class Verdict:
         spent: Spent,
         *,
         timeout_seconds: float,
-        grace_seconds: float,
     ) -> None:
         self._execution = execution
         self._limits = limits
         self._spent = spent
         self._timeout_seconds = timeout_seconds
-        self._grace_seconds = grace_seconds
 
     def result(self, *, state_lost: bool) -> Result:
         """The result that the caller gets."""
@@ -85,7 +83,13 @@ class Verdict:
             value = f"{self._late()} and was interrupted. {_KEPT}"
             return ExecutionStatus.TIMEOUT, _error("TimeoutError", value, result.error)
         if execution.stopped is Stop.INTERRUPT:
-            return ExecutionStatus.INTERRUPTED, result.error or _error("KeyboardInterrupt", "")
+            error = result.error or _error("KeyboardInterrupt", "")
+            if execution.ending is not None:
+                value = (
+                    f"{error.value} Threads that the code had started went on, so its interpreter was killed. {_GONE}"
+                )
+                error = replace(error, value=value.strip())
+            return ExecutionStatus.INTERRUPTED, error
         if result.error is None:
             return ExecutionStatus.OK, None
         if result.out_of_memory or (result.error.name.endswith("MemoryError") and self._was_memory_used_up()):
@@ -94,7 +98,7 @@ class Verdict:
 
     def _judge_loss(self) -> tuple[ExecutionStatus, CodeError]:
         execution = self._execution
-        killed = f"it did not end within {self._grace_seconds:g} s of the interrupt, so its interpreter was killed"
+        killed = f"it did not end within {execution.grace_seconds:g} s of the interrupt, so its interpreter was killed"
         if self._spent.out_of_memory:
             value = f"{self._too_large()}, so the interpreter was killed. {_GONE}"
             return ExecutionStatus.OUT_OF_MEMORY, _error("MemoryError", value)
