@@ -1,22 +1,18 @@
 """The loop of a run: ask the model, run its code, tell it what happened, until it has answered."""
 
-import asyncio
-import time
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from ..clock import now
-from ..domain.events import CodeInterpreterCallDelta, EventDraft, FunctionCallDelta, OutputDelta
+from ..domain.events import CodeInterpreterCallDelta, EventDraft, FunctionCallDelta
 from ..domain.executions import (
     CodeError,
-    DisplayItem,
     ExecutionItem,
     ExecutionResult,
     ExecutionStatus,
     FileItem,
-    Started,
 )
 from ..domain.runs import (
     FunctionCall,
@@ -31,16 +27,14 @@ from ..domain.runs import (
     Usage,
 )
 from ..domain.tools import CodeInterpreterTool, FunctionTool
-from ..errors import SessionNotActive
-from ..sessions.live import LiveSession
 from ..sessions.service import Sessions
 from ..store import queue, runs, steps
 from ..store.database import Database
 from ..store.writer import Transaction
 from .citations import Generated, generated_by
 from .closing import Unfinished, close_run, used_so_far
-from .drafts import CodeCallDraft, outputs_of
-from .models.code_interpreter import parse_code
+from .code_calls import CodeCalls
+from .drafts import outputs_of
 from .models.protocol import FinishReason, Model, ModelRequest
 from .prompt import Prompts
 from .recorder import RunRecorder
@@ -70,10 +64,6 @@ class _Made:
     images: frozenset[str] = frozenset()
 
 
-class Halted(Exception):
-    """The run was halted while its code ran; what came of that is stored."""
-
-
 class Conversation:
     """Carries one claimed run on from wherever the store says it is."""
 
@@ -97,10 +87,7 @@ class Conversation:
         self._limits = limits
         self._writer = Writer(recorder, run)
         self._made = _Made()
-        #: The session in which code of the run is at work.
-        self._at_work: LiveSession | None = None
-        #: Why the run was halted, if it was.
-        self._halt_reason = ""
+        self._code = CodeCalls(run, sessions, self._writer)
 
     async def run(self) -> None:
         """Go on until the run is terminal or waits for the client.
@@ -110,7 +97,7 @@ class Conversation:
         if self._run.status is not RunStatus.IN_PROGRESS:
             await self._advance(RunStatus.IN_PROGRESS)
         for _ in range(self._limits.model_calls):
-            request = await self._prompts.build(self._run, self._code_seconds())
+            request = await self._prompts.build(self._run, self._code.seconds)
             if (reason := await self._exhausted(request)) is not None:
                 return await self._end(RunStatus.INCOMPLETE, incomplete_reason=reason)
             if await self._turn(request):
@@ -124,16 +111,8 @@ class Conversation:
         return await self._end(RunStatus.FAILED, error=error)
 
     async def halt(self, reason: str, within_seconds: float) -> bool:
-        """Have code that is at work end, within these seconds, and the conversation with it: `run` raises Halted then.
-
-        What the code put out, and how it ended, is stored as ever, with the ``reason``. False when no code is at work:
-        whatever else goes on may just be broken off. To be repeated: the code may be about to begin.
-        """
-        if self._at_work is None:
-            return False
-        self._halt_reason = reason
-        await self._at_work.sandbox.interrupt(within_seconds=within_seconds)
-        return True
+        """Have code that is at work end soon, and `run` with it; see `CodeCalls.halt`."""
+        return await self._code.halt(reason, within_seconds)
 
     def unfinished(self) -> Unfinished:
         """How far the open message and step have come, for whoever ends the run from outside."""
@@ -170,7 +149,7 @@ class Conversation:
         waiting = []
         for index, call in enumerate(turn.calls):
             if call.is_code and self._has_code_interpreter():
-                await self._run_code(turn, index)
+                await self._code.run(turn, index)
             elif self._has_function(call.name):
                 waiting.append(FunctionCall(call.id, call.name, call.arguments_json))
             else:
@@ -180,76 +159,6 @@ class Conversation:
             return True
         await self._writer.complete_calls(turn.usage)
         return False
-
-    async def _run_code(self, turn: Turn, index: int) -> None:
-        call = turn.calls[index]
-        try:
-            code = parse_code(call.arguments_json)
-        except ValueError as error:
-            if not call.shown:
-                await turn.show_code(index, call.arguments_json)
-            failure = CodeError("InvalidArguments", str(error), "")
-            result = ExecutionResult(ExecutionStatus.ERROR, wall_seconds=0.0, error=failure)
-            await self._writer.add_call(CodeInterpreterCallDelta(index, call.id, result=result), stored=True)
-            return
-        await turn.show_code(index, code)
-        begun = time.monotonic()
-        try:
-            await self._run_in_session(index, call, code)
-            if self._halt_reason:
-                raise Halted
-        except asyncio.CancelledError:
-            # Nobody reads the interpreter's own words any more. Who ends the run keeps this with the rest of the step.
-            failure = CodeError("KeyboardInterrupt", "The run was stopped while this code was running.", "")
-            seconds = time.monotonic() - begun
-            self._writer.note_result(
-                index, call.id, ExecutionResult(ExecutionStatus.INTERRUPTED, seconds, error=failure)
-            )
-            raise
-        finally:
-            self._at_work = None
-
-    async def _run_in_session(self, index: int, call: AskedCall, code: str) -> None:
-        """Run code in the thread's session, or in its next one if that ends before the code has begun."""
-        for tries_left in (2, 1, 0):
-            try:
-                live = await self._sessions.for_thread(
-                    self._run.project, self._run.thread_id, self._run.tool_resources.code_interpreter_file_ids
-                )
-                await self._stream_execution(live, index, call, code)
-                break
-            except SessionNotActive:
-                if not tries_left:
-                    raise
-
-    async def _stream_execution(self, live: LiveSession, index: int, call: AskedCall, code: str) -> None:
-        opened = self._writer.calls
-        assert opened is not None
-        draft = opened.draft.calls[index]
-        assert isinstance(draft, CodeCallDraft)
-        async with aclosing(self._sessions.execute(live, code, timeout_seconds=self._code_seconds())) as events:
-            async for event in events:
-                match event:
-                    case Started():
-                        # Stored before the code runs: whoever takes this run up after a crash must know that it may
-                        # have run.
-                        started = CodeInterpreterCallDelta(
-                            index,
-                            call.id,
-                            session_id=live.id,
-                            execution_id=event.execution_id,
-                            state_lost=event.state_lost,
-                        )
-                        await self._writer.add_call(started, stored=True)
-                        self._at_work = live
-                    case ExecutionResult():
-                        result = event.explained(self._halt_reason)
-                        await self._writer.add_call(
-                            CodeInterpreterCallDelta(index, call.id, result=result), stored=True
-                        )
-                    case _:
-                        output: OutputDelta = draft.place(_without_inline_images(event))
-                        await self._writer.add_call(CodeInterpreterCallDelta(index, call.id, outputs=(output,)))
 
     async def _refuse(self, index: int, call: AskedCall) -> None:
         """Answer a call of something that the run does not have, so that the model can go on without it."""
@@ -385,23 +294,8 @@ class Conversation:
 
     # --- tools --------------------------------------------------------------------------------------------------------
 
-    def _code_seconds(self) -> float:
-        """How long one execution of this run may take."""
-        settings = self._sessions.settings
-        chosen = [tool.execution_timeout_seconds for tool in self._run.tools if isinstance(tool, CodeInterpreterTool)]
-        return min((chosen and chosen[0]) or settings.execution_seconds, settings.max_execution_seconds)
-
     def _has_code_interpreter(self) -> bool:
         return any(isinstance(tool, CodeInterpreterTool) for tool in self._run.tools)
 
     def _has_function(self, name: str) -> bool:
         return any(isinstance(tool, FunctionTool) and tool.name == name for tool in self._run.tools)
-
-
-def _without_inline_images(item: ExecutionItem) -> ExecutionItem:
-    """Images stay out of steps and run events: they are files, and a page of steps must fit into one message."""
-    if not isinstance(item, DisplayItem):
-        return item
-    return DisplayItem(
-        tuple(form if form.file_id is None else replace(form, text=None, data=None) for form in item.representations)
-    )
