@@ -220,7 +220,7 @@ class RunsSection(Section):
     """Calls of the model in one run; a model that goes round in circles ends there."""
     lease_seconds: Annotated[float, Field(ge=5)] = 30.0
     """How long a worker may be silent until its run is taken up by another one."""
-    cancel_grace_seconds: Annotated[float, Field(gt=0, le=60)] = 0.5
+    cancel_grace_seconds: Annotated[float, Field(gt=0, le=60)] = 0.3
     """How long code of a run that is cancelled or expires may take to end by itself before it is killed."""
     prompt_output_characters: PositiveInt = 20_000
     """Characters of one execution's output that the model reads; the middle of more is left out."""

@@ -265,7 +265,7 @@ while True:
     "a long call of native code": """\
 import numpy as np
 print("begun", flush=True)
-numbers = np.random.rand(6000, 6000)
+numbers = np.random.rand(3000, 3000)
 while True:
     np.linalg.svd(numbers)""",
 }

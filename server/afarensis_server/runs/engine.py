@@ -46,7 +46,7 @@ class EngineSettings:
     #: Seconds after which another server may take up a run whose worker is silent.
     lease_seconds: float = 30.0
     #: Seconds that code of a run that is cancelled, or expires, gets to end by itself before it is killed.
-    cancel_grace_seconds: float = 0.5
+    cancel_grace_seconds: float = 0.3
     conversation: ConversationLimits = ConversationLimits()
 
 

@@ -69,6 +69,18 @@ class Cgroup:
             self._write("cpu", "cpu.cfs_period_us", _PERIOD_MICROSECONDS)
             self._write("cpu", "cpu.cfs_quota_us", quota)
 
+    def lift_cpu_limit(self) -> None:
+        """Let the processes of the group have all the processor time there is, until limits are set again.
+
+        For those that were killed: dying takes time, too, and a group that used up its share gets none for a while.
+        """
+        self._limits = None
+        with suppress(OSError):  # then they die more slowly
+            if self._version == 2:
+                self._write("cpu", "cpu.max", f"max {_PERIOD_MICROSECONDS}")
+            elif self._version == 1:
+                self._write("cpu", "cpu.cfs_quota_us", -1)
+
     def open_entrances(self) -> list[int]:
         """Files that a process with one thread enters the group by, by writing 0; none where it has to be put there.
 

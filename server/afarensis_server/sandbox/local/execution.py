@@ -15,7 +15,7 @@ from ..guest.frames import PREFIX, FrameError, encode
 from ..guest.limits import MAX_REQUEST
 from .frames import ResultFrame, parse_display, parse_result
 from .interpreter import Ending, Interpreter, unread_bytes
-from .leftovers import boot_time, end_leftovers
+from .leftovers import boot_time, end_leftovers, kill_below
 from .outputs import Outputs
 from .pace import Pace
 
@@ -88,6 +88,7 @@ class Execution:
         # It counts whether or not anybody takes the events.
         self._timer = self._loop.call_later(timeout_seconds, self.stop, Stop.TIMEOUT)
         self._deadline: asyncio.TimerHandle | None = None
+        self._killing: asyncio.Future[None] | None = None
         #: Why the code was told to stop, if it was.
         self.stopped: Stop | None = None
         #: What the guest says the result is; None when the interpreter ended instead.
@@ -116,7 +117,7 @@ class Execution:
         if within_seconds is not None and not self.is_hard:
             self.is_hard = True
             self.grace_seconds = min(within_seconds, self.grace_seconds)
-            self._deadline = self._loop.call_later(within_seconds, self._kill)
+            self._deadline = self._loop.call_later(within_seconds, self._kill_all)
         if self.stopped is None:
             self.stopped = why
             self._timer.cancel()
@@ -171,8 +172,10 @@ class Execution:
         """End what the code started and left running, with the interpreter if there is no other way."""
         pid, since = self._interpreter.pid, self._started_boot
         if self.ending is None and not await asyncio.to_thread(end_leftovers, pid, since):
-            self._kill()
+            self._kill_all()
             self.ending = await self._interpreter.ended()
+        if self._killing is not None:
+            await self._killing
 
     def _cancel_timers(self) -> None:
         self._timer.cancel()
@@ -181,10 +184,16 @@ class Execution:
 
     def _interrupt(self) -> None:
         self._interpreter.signal(signal.SIGINT)
-        self._timer = self._loop.call_later(self.grace_seconds, self._kill)
+        if not self.is_hard:
+            self._timer = self._loop.call_later(self.grace_seconds, self._kill)
 
     def _kill(self) -> None:
         self._interpreter.kill()
+
+    def _kill_all(self) -> None:
+        self._kill()
+        pid, pidfd = self._interpreter.pid, os.dup(self._interpreter.pidfd)
+        self._killing = self._loop.run_in_executor(None, kill_below, pid, pidfd)
 
     def _read(self, ready: set[int]) -> Iterator[ExecutionEvent]:
         for descriptor, stream in self._streams.items():

@@ -66,6 +66,8 @@ class Interpreter:
         self._watch: Watch | None = None
         self._holders = 1
         self._killed = False
+        #: The group whose limits bind it.
+        self._cgroup: Cgroup | None = None
         self._ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         control.setblocking(False)
         os.set_blocking(stdout, False)
@@ -104,9 +106,11 @@ class Interpreter:
             signal.pidfd_send_signal(self.pidfd, number)
 
     def kill(self) -> None:
-        """End it from outside; it does not count as alive any more."""
+        """End it from outside, and all that it started; it does not count as alive any more."""
         self._killed = True
         self.signal(signal.SIGKILL)
+        if self._cgroup is not None:
+            self._cgroup.lift_cpu_limit()
 
     def cpu_seconds(self) -> float:
         """Processor time of the process so far, by its own clock in the kernel, without the children it started."""
@@ -133,6 +137,7 @@ class Interpreter:
 
     def limit(self, limits: SessionLimits, cgroup: Cgroup) -> None:
         """Set the limits of its processes: its group sees to what it can, and what it cannot is met here."""
+        self._cgroup = cgroup
         message = {
             "type": "limits",
             "memory_bytes": limits.memory_bytes * (_GROUPED_FACTOR if cgroup.limits_memory else 1),
