@@ -26,7 +26,7 @@ from ..domain.runs import (
     RunStep,
     Usage,
 )
-from ..domain.tools import CodeInterpreterTool, FunctionTool
+from ..domain.tools import CodeInterpreterTool, FunctionTool, ToolChoice
 from ..sessions.service import Sessions
 from ..store import queue, runs, steps
 from ..store.database import Database
@@ -34,8 +34,9 @@ from ..store.writer import Transaction
 from .citations import Generated, generated_by
 from .closing import Unfinished, close_run, used_so_far
 from .code_calls import CodeCalls
+from .demands import call_refused, choice_ignored, format_missed, missing_call
 from .drafts import outputs_of
-from .models.protocol import FinishReason, Model, ModelRequest
+from .models.protocol import FinishReason, Model, ModelRequest, TextPart, UserMessage
 from .prompt import Prompts
 from .recorder import RunRecorder
 from .states import IllegalTransition, advance
@@ -87,6 +88,8 @@ class Conversation:
         self._limits = limits
         self._writer = Writer(recorder, run)
         self._made = _Made()
+        #: What the model is told once more, since it did not do it.
+        self._reminder = ""
         self._code = CodeCalls(run, sessions, self._writer)
 
     async def run(self) -> None:
@@ -100,6 +103,9 @@ class Conversation:
             request = await self._prompts.build(self._run, self._code.seconds)
             if (reason := await self._exhausted(request)) is not None:
                 return await self._end(RunStatus.INCOMPLETE, incomplete_reason=reason)
+            if self._reminder:
+                reminder = UserMessage((TextPart(self._reminder),))
+                request = replace(request, messages=(*request.messages, reminder))
             if await self._turn(request):
                 return None
         error = RunError(
@@ -126,6 +132,8 @@ class Conversation:
         turn = Turn(self._writer, self._made.since_message.image_ids, self._complete_message)
         async with aclosing(self._model.stream(request)) as events:
             await turn.consume(events)
+        if turn.finish in (FinishReason.LENGTH, FinishReason.CONTENT_FILTER):
+            await self._say_late(turn)
         if turn.finish is FinishReason.LENGTH:
             await self._note_usage(turn.usage)
             await self._end(RunStatus.INCOMPLETE, incomplete_reason=RunIncompleteReason.MAX_COMPLETION_TOKENS)
@@ -134,35 +142,63 @@ class Conversation:
             await self._note_usage(turn.usage)
             await self._end(RunStatus.INCOMPLETE, incomplete_reason=RunIncompleteReason.CONTENT_FILTER)
             return True
+        told_before, self._reminder = self._reminder, missing_call(request.tool_choice, turn.calls) or ""
+        if self._reminder and told_before:
+            await self._note_usage(turn.usage)
+            await self._end(RunStatus.FAILED, error=choice_ignored(self._reminder))
+            return True
         if not turn.calls:
-            if self._writer.message is None:
-                await self._writer.open_message(self._made.since_message.image_ids)
+            return await self._finish(turn)
+        return await self._answer_calls(turn, request.tool_choice)
+
+    async def _finish(self, turn: Turn) -> bool:
+        """End the message, and the run with it, unless the model had to do something else."""
+        if self._writer.message is None:
+            await self._writer.open_message(self._made.since_message.image_ids)
+        if self._reminder:
+            await self._complete_message(turn.usage)
+            return False
+        error = None if self._writer.has_refused() else format_missed(self._run.response_format, self._writer.text())
+        if error is not None:
+            await self._note_usage(turn.usage)
+            await self._end(RunStatus.FAILED, error=error)
+        else:
             await self._complete_message(turn.usage)
             await self._end(RunStatus.COMPLETED)
-            return True
-        return await self._answer_calls(turn)
+        return True
 
-    async def _answer_calls(self, turn: Turn) -> bool:
+    async def _say_late(self, turn: Turn) -> None:
+        """Write down the words that came behind calls, if there are any."""
+        if turn.late_text.strip():
+            await self._writer.open_message(self._made.since_message.image_ids)
+            await self._writer.add_text(turn.late_text)
+
+    async def _answer_calls(self, turn: Turn, choice: ToolChoice) -> bool:
         """Run the code, answer what cannot be called, and wait for the client where functions are left."""
         if self._writer.message is not None:
             await self._complete_message(None)
         waiting = []
         for index, call in enumerate(turn.calls):
-            if call.is_code and self._has_code_interpreter():
+            refusal = call_refused(choice, parallel=self._run.parallel_tool_calls, index=index, call=call)
+            if refusal is not None:
+                await self._refuse(index, call, refusal)
+            elif call.is_code and self._has_code_interpreter():
                 await self._code.run(turn, index)
             elif self._has_function(call.name):
                 waiting.append(FunctionCall(call.id, call.name, call.arguments_json))
             else:
-                await self._refuse(index, call)
+                await self._refuse(index, call, f"There is no tool named '{call.name}' in this run.")
         if waiting:
             await self._require_action(tuple(waiting), turn.usage)
             return True
         await self._writer.complete_calls(turn.usage)
+        if turn.late_text.strip():
+            await self._say_late(turn)
+            await self._complete_message(None)
         return False
 
-    async def _refuse(self, index: int, call: AskedCall) -> None:
-        """Answer a call of something that the run does not have, so that the model can go on without it."""
-        text = f"There is no tool named '{call.name}' in this run."
+    async def _refuse(self, index: int, call: AskedCall, text: str) -> None:
+        """Answer a call that the model may not make, so that it can go on without it."""
         if call.is_code:
             failure = CodeError("ToolUnavailable", text, "")
             result = ExecutionResult(ExecutionStatus.ERROR, wall_seconds=0.0, error=failure)

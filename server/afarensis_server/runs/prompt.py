@@ -11,6 +11,7 @@ from ..domain.runs import (
     RunStep,
     StepStatus,
     ToolCall,
+    ToolCalls,
     TruncationType,
 )
 from ..domain.threads import (
@@ -205,10 +206,22 @@ def _text_of(message: Message) -> str:
 
 def _choice(run: Run, done: list[RunStep]) -> ToolChoice:
     """A forced tool is forced until it was called, or the run would never answer."""
-    forced = run.tool_choice.mode not in (ToolChoiceMode.NONE, ToolChoiceMode.AUTO)
     # A step that failed was cut short by the end of a server: the model is asked for the same again.
-    called = any(step.status is StepStatus.COMPLETED for step in done)
-    return ToolChoice() if forced and called else run.tool_choice
+    called = [
+        call
+        for step in done
+        if step.status is StepStatus.COMPLETED and isinstance(step.details, ToolCalls)
+        for call in step.details.calls
+    ]
+    choice = run.tool_choice
+    was_called = {
+        ToolChoiceMode.REQUIRED: bool(called),
+        ToolChoiceMode.CODE_INTERPRETER: any(isinstance(call, CodeInterpreterCall) for call in called),
+        ToolChoiceMode.FUNCTION: any(
+            isinstance(call, FunctionCall) and call.name == choice.function_name for call in called
+        ),
+    }
+    return ToolChoice() if was_called.get(choice.mode) else choice
 
 
 def _join_turns(said: list[PromptMessage]) -> list[PromptMessage]:

@@ -36,6 +36,8 @@ class Turn:
         self._image_ids = image_ids
         self._complete_message = complete_message
         self.calls: list[AskedCall] = []
+        #: Words that came behind calls. They wait until those are answered: a message has no place within a step.
+        self.late_text = ""
         self.usage: Usage | None = None
         self.finish: FinishReason | None = None
 
@@ -43,6 +45,8 @@ class Turn:
         """Write down the whole answer as it comes."""
         async for event in events:
             match event:
+                case TextDelta() | RefusalDelta() if self.calls:
+                    self.late_text += event.text
                 case TextDelta():
                     await self._open_message()
                     await self._writer.add_text(event.text)

@@ -103,6 +103,19 @@ class Writer:
             opened.text_index = opened.draft.next_index
         await self._add_part(opened, opened.text_index, TextContent(text))
 
+    def text(self) -> str:
+        """The text of the open message, as far as it goes."""
+        opened = self._opened_message()
+        if opened.text_index is None:
+            return ""
+        content = opened.draft.content()[opened.text_index]
+        assert isinstance(content, TextContent)
+        return content.value
+
+    def has_refused(self) -> bool:
+        """Whether the open message holds a refusal."""
+        return self._opened_message().refusal_index is not None
+
     async def add_refusal(self, refusal: str) -> None:
         """Append to the refusal of the open message."""
         opened = self._opened_message()

@@ -26,11 +26,13 @@ from afarensis_server.runs.models.registry import Models
 from afarensis_server.runs.prompt import PromptLimits, Prompts
 from afarensis_server.runs.service import Runs
 from afarensis_server.sandbox.driver import Layer, SandboxDriver, SandboxSession, SandboxUnavailable, SessionSpec
+from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings
 from afarensis_server.sessions.service import Sessions
 from afarensis_server.sessions.settings import SessionSettings
 from afarensis_server.store.database import Database
 from afarensis_server.threads.fields import ThreadLimits
 from afarensis_server.threads.service import Threads
+from tests.support.sandbox import LIMITS, guest_python
 from tests.support.scripted_model import Request, ScriptedModel, Turn
 
 PROJECT = "default"
@@ -105,11 +107,11 @@ async def build(
     endpoint: ScriptedModel,
     settings: EngineSettings = _USUAL,
     driver: SandboxDriver | None = None,
+    limits: SessionLimits = SessionLimits(1 << 28, 1.0, 32, 64, 1 << 20, 100, 1 << 20, 1 << 20),  # noqa: B008 - frozen
 ) -> AsyncIterator[House]:
     async with AsyncExitStack() as stack:
         files = Files(database, DirectoryBlobs(directory / "blobs"), FileLimits())
         log = RunLog(database)
-        limits = SessionLimits(1 << 28, 1.0, 32, 64, 1 << 20, 100, 1 << 20, 1 << 20)
         sessions = await stack.enter_async_context(
             Sessions(database, files, driver or NoSandbox(), SessionSettings(limits=limits))
         )
@@ -140,5 +142,18 @@ async def house(database: Database, tmp_path: Path) -> AsyncIterator[Build]:
         async def make(script: Script) -> House:
             endpoint = await stack.enter_async_context(ScriptedModel(script))
             return await stack.enter_async_context(build(database, tmp_path, endpoint))
+
+        yield make
+
+
+@pytest.fixture
+async def house_with_sandbox(database: Database, tmp_path: Path) -> AsyncIterator[Build]:
+    """The same with a real sandbox."""
+    settings = LocalSandboxSettings(guest_python=guest_python(), work_directory=tmp_path / "sandbox", pool_size=1)
+    async with LocalSandbox(settings) as driver, AsyncExitStack() as stack:
+
+        async def make(script: Script) -> House:
+            endpoint = await stack.enter_async_context(ScriptedModel(script))
+            return await stack.enter_async_context(build(database, tmp_path, endpoint, driver=driver, limits=LIMITS))
 
         yield make
