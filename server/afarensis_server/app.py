@@ -22,7 +22,9 @@ from . import __version__
 from .assistants.service import AssistantLimits, Assistants
 from .domain.sessions import SessionLimits
 from .errors import DatabaseUnavailable, ModelUnknown
+from .events.feed import Feed
 from .events.kinds import ExecutionLog, RunLog
+from .events.retention import Retention
 from .files.blobs import DirectoryBlobs
 from .files.service import FileLimits, Files
 from .rpc.calls import CallLimits
@@ -123,7 +125,8 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
     )
     runs = Runs(database, log, threads, sessions, engine, _run_limits(settings), models.check)
     data = SessionData(database, sessions)
-    nouns = Nouns(assistants, threads, files, runs, sessions, executions, data, models)
+    await stack.enter_async_context(Retention(database, settings.events.keep_seconds))
+    nouns = Nouns(assistants, threads, files, runs, sessions, executions, data, models, Feed(database, log))
     server = RpcServer(nouns, _rpc_settings(settings))
 
     async def drain() -> None:

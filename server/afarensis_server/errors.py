@@ -134,6 +134,10 @@ class PageTokenInvalid(InvalidArgument, reason="PAGE_TOKEN_INVALID"):
     order, or none to start from the beginning."""
 
 
+class CursorInvalid(InvalidArgument, reason="CURSOR_INVALID"):
+    """The cursor was changed, or is none of this feed. Pass the cursor of the last item that you handled, or none."""
+
+
 class UpdateMaskInvalid(InvalidArgument, reason="UPDATE_MASK_INVALID"):
     """Invalid 'update_mask': '{path}' cannot be updated. Use names among {allowed}, or '*' for all of them."""
 
@@ -213,6 +217,16 @@ class RequestIdReused(AlreadyExists, reason="REQUEST_ID_REUSED"):
 class CursorPastEnd(OutOfRange, reason="CURSOR_PAST_END"):
     """There is no event {after_sequence} yet: the last one is {last_sequence}. Pass the sequence of the last event you
     handled, or 0 to start from the beginning."""
+
+
+class EventsTrimmed(OutOfRange, reason="EVENTS_TRIMMED"):
+    """Events after this cursor are no longer kept. The oldest that is has the sequence {oldest_sequence}: pass one less
+    to go on from there, and read the objects themselves for what came before."""
+
+
+class FeedTrimmed(OutOfRange, reason="EVENTS_TRIMMED"):
+    """Events after this cursor are no longer kept. Begin again without a cursor, at the oldest event that is kept, and
+    read the objects themselves for what came before."""
 
 
 class OffsetPastEnd(OutOfRange, reason="OFFSET_PAST_END"):

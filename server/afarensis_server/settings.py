@@ -234,6 +234,14 @@ class RunsSection(Section):
         return self
 
 
+class EventsSection(Section):
+    """How long events are kept."""
+
+    keep_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """How long the events of runs and executions are kept after those began; 0: for ever. The last one of each stays,
+    and none goes before its run has ended. Runs, steps and messages are not concerned; outputs of executions are."""
+
+
 class OpenAISection(Section):
     """The language models of an OpenAI-compatible endpoint."""
 
@@ -312,6 +320,7 @@ class Settings(BaseSettings):
     files: FilesSection = FilesSection()
     sandbox: SandboxSection = SandboxSection()
     runs: RunsSection = RunsSection()
+    events: EventsSection = EventsSection()
     openai: OpenAISection = OpenAISection()
     limits: LimitsSection = LimitsSection()
 

@@ -40,6 +40,7 @@ class Api:
         self.runs = v1.RunServiceStub(self.channel)
         self.files = v1.FileServiceStub(self.channel)
         self.sessions = v1.SessionServiceStub(self.channel)
+        self.feed = v1.EventServiceStub(self.channel)
 
     async def __aenter__(self) -> Self:
         return self

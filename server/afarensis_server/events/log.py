@@ -7,41 +7,27 @@ Where somebody follows a log, or writes it, the server remembers the newest even
 together, so that what was just stored is not read from the table again.
 """
 
-import asyncio
 import weakref
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Table, bindparam, select
 
 from ..clock import now
-from ..errors import CursorPastEnd, NotFound, ShuttingDown
+from ..errors import EventsTrimmed, NotFound, ShuttingDown
 from ..store.database import Database, Transaction
 from ..store.prepared import Prepared
+from .tail import E, LogState, Tail, Waiters, within
 
 #: Events that a reader takes from the table at a time: what a slow reader costs in memory.
 _READ_LIMIT = 100
-#: Bytes of the newest events of one log that are remembered, as they are stored.
-_TAIL_BYTES = 1024 * 1024
-
-
-class Logged(Protocol):
-    """An event that has its place in a log."""
-
-    @property
-    def sequence(self) -> int: ...
-    @property
-    def type(self) -> StrEnum: ...
 
 
 D = TypeVar("D")
-E = TypeVar("E", bound=Logged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +64,6 @@ class LogEnded(Exception):
         super().__init__(f"nothing can follow the event that ended {owner_id}")
 
 
-class LogState(NamedTuple):
-    """How far a log has come."""
-
-    last_sequence: int
-    #: Whether the event ``last_sequence`` is the one that ended the log.
-    ended: bool
-
-
 @dataclass(frozen=True, slots=True)
 class LogPage(Generic[E]):
     """Some events of a log, and how far it had come when they were read."""
@@ -96,79 +74,6 @@ class LogPage(Generic[E]):
     ended: bool
 
 
-class Tail(Generic[E]):
-    """The newest events of one log, as far as they were appended here; it lives as long as somebody holds it."""
-
-    __slots__ = ("__weakref__", "_events", "_size", "_waiters", "state")
-
-    def __init__(self) -> None:
-        self._events: deque[tuple[E, int]] = deque()
-        self._size = 0
-        #: None while nothing has been appended here: only the table knows.
-        self.state: LogState | None = None
-        #: One for each reader that listens.
-        self._waiters: set[asyncio.Future[bool]] = set()
-
-    def add(self, events: Sequence[tuple[E, int]], ended: bool) -> None:
-        """Take what was appended, each event with its size in bytes."""
-        first = events[0][0].sequence
-        if self.state is not None and self.state.last_sequence + 1 != first:
-            self.forget()  # another server appended in between
-        self._events.extend(events)
-        self._size += sum(size for _, size in events)
-        self.state = LogState(events[-1][0].sequence, ended)
-        while self._size > _TAIL_BYTES:
-            self._size -= self._events.popleft()[1]
-
-    def forget(self) -> None:
-        self._events.clear()
-        self._size = 0
-        self.state = None
-
-    def after(self, sequence: int) -> list[E] | None:
-        """The events behind a cursor; None when only the table knows them."""
-        if self.state is None or sequence > self.state.last_sequence:
-            return None
-        missing = self.state.last_sequence - sequence
-        if missing > len(self._events):
-            return None
-        return [event for event, _ in list(self._events)[len(self._events) - missing :]]
-
-    @property
-    def is_followed(self) -> bool:
-        """Whether a reader waits for more, or is about to."""
-        return bool(self._waiters)
-
-    @contextmanager
-    def listening(self) -> Iterator[asyncio.Future[bool]]:
-        """A future, for one reader, that becomes true with the next append."""
-        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        try:
-            yield waiter
-        finally:
-            self._waiters.discard(waiter)
-
-    def wake(self) -> None:
-        waiters, self._waiters = self._waiters, set()
-        for waiter in waiters:
-            _resolve(waiter, True)
-
-
-async def _within(future: asyncio.Future[bool], seconds: float) -> bool:
-    """What the future becomes; False if it takes longer than this. Nobody else may wait for it."""
-    timer = asyncio.get_running_loop().call_later(seconds, _resolve, future, False)
-    try:
-        return await future
-    finally:
-        timer.cancel()
-
-
-def _resolve(future: asyncio.Future[bool], value: bool) -> None:
-    if not future.done():
-        future.set_result(value)
-
-
 class EventLog(Generic[D, E]):
     """The logs of all runs, or of all executions. It belongs to the database's event loop."""
 
@@ -177,6 +82,7 @@ class EventLog(Generic[D, E]):
         self._kind = kind
         self._statements = _Statements(kind)
         self._tails: weakref.WeakValueDictionary[tuple[str, str], Tail[E]] = weakref.WeakValueDictionary()
+        self._projects: weakref.WeakValueDictionary[str, Waiters] = weakref.WeakValueDictionary()
         self._draining = False
 
     def append(
@@ -229,14 +135,14 @@ class EventLog(Generic[D, E]):
         )
 
     async def page(self, project: str, owner_id: str, after_sequence: int, limit: int) -> LogPage[E]:
-        """The next events behind a cursor, at most this many. Raises NotFound and CursorPastEnd."""
+        """The next events behind a cursor, at most this many. Raises NotFound, CursorPastEnd and EventsTrimmed."""
 
         def read(connection: Connection) -> LogPage[E]:
             # The state first: what is appended between the two may be among the events, but is never missing.
             state = self._state(connection, project, owner_id)
-            if after_sequence > state.last_sequence:
-                raise CursorPastEnd(after_sequence=after_sequence, last_sequence=state.last_sequence)
-            return LogPage(self._read(connection, project, owner_id, after_sequence, limit), *state)
+            state.check(after_sequence)
+            events = self._read(connection, project, owner_id, after_sequence, limit)
+            return LogPage(events, state.last_sequence, state.ended)
 
         return await self._database.read(read)
 
@@ -261,15 +167,14 @@ class EventLog(Generic[D, E]):
         """A heartbeat, then the events behind the cursor: those stored, those to come, until the one that ends the log.
 
         Another heartbeat comes whenever nothing else did for so long. Raises NotFound (also when the owner is deleted
-        meanwhile), CursorPastEnd, and ShuttingDown once `drain` is called.
+        meanwhile), CursorPastEnd, EventsTrimmed, and ShuttingDown once `drain` is called.
         """
         cursor = after_sequence
         tail = self.tail(project, owner_id)
         state = tail.state
         if state is None or cursor > state.last_sequence:
             state = await self._database.read(lambda connection: self._state(connection, project, owner_id))
-        if cursor > state.last_sequence:
-            raise CursorPastEnd(after_sequence=cursor, last_sequence=state.last_sequence)
+        state.check(cursor)
         yield Heartbeat(state.last_sequence)
         if state.ended and cursor == state.last_sequence:
             return
@@ -278,9 +183,11 @@ class EventLog(Generic[D, E]):
         while True:
             # Both before reading: an append in between is not missed then, nor one before the drain.
             draining = self._draining
-            with tail.listening() as appended:
+            with tail.waiters.listening() as appended:
                 known = tail.after(cursor) if is_heard else None
                 events = await self.read(project, owner_id, cursor, _READ_LIMIT) if known is None else known
+                if events and events[0].sequence != cursor + 1:
+                    raise EventsTrimmed(oldest_sequence=events[0].sequence)  # while this reader read what was before
                 for event in events:
                     yield event
                     cursor = event.sequence
@@ -292,26 +199,42 @@ class EventLog(Generic[D, E]):
                     await self.last_sequence(project, owner_id)  # raises when the owner was deleted
                 if draining:
                     raise ShuttingDown
-                woken = is_heard = await _within(appended, heartbeat_seconds)
+                woken = is_heard = await within(appended, heartbeat_seconds)
             if not woken:
                 yield Heartbeat(await self.last_sequence(project, owner_id))
+
+    def waiters(self, project: str) -> Waiters:
+        """Woken by whatever is appended in a project, and by `drain`, for as long as this is held."""
+        waiters = self._projects.get(project)
+        if waiters is None:
+            waiters = self._projects[project] = Waiters()
+        return waiters
+
+    @property
+    def draining(self) -> bool:
+        """Whether readers are let go."""
+        return self._draining
 
     def drain(self) -> None:
         """Let every reader go, those to come as well: they raise ShuttingDown where they would wait."""
         self._draining = True
         for tail in list(self._tails.values()):
-            tail.wake()
+            tail.waiters.wake()
+        for waiters in list(self._projects.values()):
+            waiters.wake()
 
     def deleted(self, project: str, owner_id: str) -> None:
         """Let the readers of a log learn that its owner was deleted."""
         if (tail := self._tails.get((project, owner_id))) is not None:
             tail.forget()
-            tail.wake()
+            tail.waiters.wake()
 
     def _appended(self, key: tuple[str, str], events: Sequence[tuple[E, int]], ended: bool) -> None:
         if (tail := self._tails.get(key)) is not None:
             tail.add(events, ended)
-            tail.wake()
+            tail.waiters.wake()
+        if (waiters := self._projects.get(key[0])) is not None:
+            waiters.wake()
 
     def _take(self, connection: Connection, project: str, owner_id: str, count: int, ends: bool) -> int:
         """Take the next sequences of a log; the first of them."""
@@ -328,7 +251,7 @@ class EventLog(Generic[D, E]):
         row = connection.execute(self._statements.state, {"owner_id": owner_id, "tenant": project}).one_or_none()
         if row is None:
             raise self._kind.not_found(id=owner_id)
-        return LogState(row.last_sequence, row.ended)
+        return LogState(row.last_sequence, row.ended, row.trimmed_sequence)
 
     def _read(self, connection: Connection, project: str, owner_id: str, after: int, limit: int | None) -> list[E]:
         parameters = {"owner_id": owner_id, "tenant": project, "after": after}
@@ -336,11 +259,11 @@ class EventLog(Generic[D, E]):
             rows = connection.execute(self._statements.all, parameters)
         else:
             rows = connection.execute(self._statements.some, {**parameters, "most": limit})
-        kind = self._kind
-        return [
-            kind.place(owner_id, sequence, time, kind.decode(event_type, payload))
-            for sequence, time, event_type, payload in rows
-        ]
+        return [self.event(owner_id, *row) for row in rows]
+
+    def event(self, owner_id: str, sequence: int, time: datetime, event_type: StrEnum, payload: str) -> E:
+        """A stored event from its columns."""
+        return self._kind.place(owner_id, sequence, time, self._kind.decode(event_type, payload))
 
 
 class _Statements:
@@ -349,7 +272,7 @@ class _Statements:
     def __init__(self, kind: EventKind[Any, Any]) -> None:
         logs, events = kind.logs.c, kind.events.c
         is_log = (logs[kind.owner] == bindparam("owner_id"), logs.project == bindparam("tenant"))
-        self.open = Prepared(kind.logs.insert())
+        self.open = Prepared(kind.logs.insert(), (kind.owner, "project", "last_sequence", "ended"))
         self.take = Prepared(
             kind.logs.update()
             .where(*is_log, logs.ended.is_(False))
@@ -359,7 +282,7 @@ class _Statements:
         self.insert = Prepared(
             kind.events.insert(), ("project", kind.owner, "sequence", "create_time", "type", "payload")
         )
-        self.state = select(logs.last_sequence, logs.ended).where(*is_log)
+        self.state = select(logs.last_sequence, logs.ended, logs.trimmed_sequence).where(*is_log)
         self.all = (
             select(events.sequence, events.create_time, events.type, events.payload)
             .where(

@@ -6,7 +6,8 @@ from typing import Generic, TypeVar
 
 from ..store.database import Database
 from ..store.writer import Transaction
-from .log import D, E, EventLog
+from .log import D, EventLog
+from .tail import E
 
 T = TypeVar("T")
 

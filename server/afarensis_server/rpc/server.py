@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 from afarensis import v1 as pb
 
 from ..assistants.service import Assistants
+from ..events.feed import Feed
 from ..files.service import Files
 from ..runs.models.registry import Models
 from ..runs.service import Runs
@@ -21,8 +22,9 @@ from .calls import CallLimits, Calls
 from .health import NOT_SERVING, SERVING, Health
 from .interceptor import CallInterceptor
 from .services.assistants import AssistantServicer
+from .services.events import EventServicer
 from .services.files import FileServicer
-from .services.later import EventServicer, UsageServicer
+from .services.later import UsageServicer
 from .services.models import ModelServicer
 from .services.runs import RunServicer
 from .services.sessions import SessionServicer
@@ -87,6 +89,7 @@ class Nouns:
     executions: Executions
     session_data: SessionData
     models: Models
+    feed: Feed
 
 
 class AddressInUse(Exception):
@@ -111,7 +114,7 @@ class RpcServer:
         )
         pb.add_ModelServiceServicer_to_server(ModelServicer(nouns.models), server)
         pb.add_UsageServiceServicer_to_server(UsageServicer(), server)
-        pb.add_EventServiceServicer_to_server(EventServicer(), server)
+        pb.add_EventServiceServicer_to_server(EventServicer(nouns.feed), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if settings.reflection:
             reflection.enable_server_reflection(service_names(), server)

@@ -85,6 +85,22 @@ def read_page(
     return Page(items, _make_token(_secret(connection), scope, _key_of(items[-1])))
 
 
+class Seal:
+    """Makes and opens the tokens of one list that is no table's; ``scope`` is all that defines the list."""
+
+    def __init__(self, connection: Connection, scope: Sequence[str]) -> None:
+        self._secret = _secret(connection)
+        self._scope = json.dumps(scope).encode()
+
+    def make(self, key: str) -> str:
+        """The token of the place behind a key."""
+        return _make_token(self._secret, self._scope, key.encode())
+
+    def open(self, token: str) -> str:
+        """The key in a token. Raises PageTokenInvalid for a token of another list."""
+        return _open_token(self._secret, self._scope, token).decode()
+
+
 def seal_key(connection: Connection, scope: Sequence[str], key: str) -> str:
     """The token of the page behind a key, for lists that are no table's; ``scope`` is all that defines the list."""
     return _make_token(_secret(connection), json.dumps(scope).encode(), key.encode())

@@ -211,6 +211,8 @@ event_logs = Table(
     Column("last_sequence", BigInteger, nullable=False),
     # True after the event that ends the run: nothing may follow it.
     Column("ended", Boolean, nullable=False),
+    # The last event that is no longer kept; 0 when all are.
+    Column("trimmed_sequence", BigInteger, nullable=False, server_default="0"),
 )
 
 events = Table(
@@ -226,7 +228,16 @@ events = Table(
     # JSON of the payload that belongs to the type; `events.log` reads and writes it.
     Column("payload", Text, nullable=False),
     Index("uq_events_run_id_sequence", "run_id", "sequence", unique=True),
+    Index(None, "project", "position"),
     sqlite_autoincrement=True,
+)
+
+# Up to where events of a project are no longer kept. No row: all are.
+event_floors = Table(
+    "event_floors",
+    metadata,
+    Column("project", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
 )
 
 # A row for each run that a worker is to take, or has taken. No row: nothing to do, or waiting for the client.
@@ -292,6 +303,7 @@ execution_logs = Table(
     Column("project", Text, nullable=False),
     Column("last_sequence", BigInteger, nullable=False),
     Column("ended", Boolean, nullable=False),
+    Column("trimmed_sequence", BigInteger, nullable=False, server_default="0"),
     # What a start after a crash looks for.
     Index("ix_execution_logs_open", "execution_id", sqlite_where=OPEN_LOG, postgresql_where=OPEN_LOG),
 )

@@ -83,7 +83,7 @@ async def collect(items: AsyncIterator[RunEvent | Heartbeat]) -> list[int]:
 
 async def followed(log: RunLog, count: int = 1) -> None:
     """Return once so many runs have followers that wait for their next event."""
-    while sum(tail.is_followed for tail in log._tails.values()) < count:  # noqa: ASYNC110  a follower tells nobody that it waits
+    while sum(bool(tail.waiters) for tail in log._tails.values()) < count:  # noqa: ASYNC110  a follower tells nobody that it waits
         await asyncio.sleep(0)
 
 

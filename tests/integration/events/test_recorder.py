@@ -27,8 +27,9 @@ from afarensis_server.domain.executions import (
 from afarensis_server.domain.sessions import Session, SessionStatus
 from afarensis_server.errors import ExecutionNotFound
 from afarensis_server.events.kinds import ExecutionLog
-from afarensis_server.events.log import Heartbeat, Tail
+from afarensis_server.events.log import Heartbeat
 from afarensis_server.events.recorder import Recorder
+from afarensis_server.events.tail import Tail
 from afarensis_server.store import executions, sessions
 from afarensis_server.store.database import Database, Transaction
 from tests.support.sandbox import LIMITS

@@ -22,12 +22,14 @@ from .threads import annotation_message, image_file_message, image_url_message, 
 from .values import timestamp_message
 
 # `thread.run.step.delta` is RUN_EVENT_TYPE_THREAD_RUN_STEP_DELTA.
-_TYPES = {kind: pb.RunEventType.Value("RUN_EVENT_TYPE_" + kind.value.upper().replace(".", "_")) for kind in EventType}
+EVENT_TYPES = {
+    kind: pb.RunEventType.Value("RUN_EVENT_TYPE_" + kind.value.upper().replace(".", "_")) for kind in EventType
+}
 
 
 def run_event_message(event: RunEvent) -> pb.RunEvent:
     message = pb.RunEvent(
-        sequence=event.sequence, create_time=timestamp_message(event.create_time), type=_TYPES[event.type]
+        sequence=event.sequence, create_time=timestamp_message(event.create_time), type=EVENT_TYPES[event.type]
     )
     match event.payload:
         case Thread() as thread:

@@ -13,8 +13,8 @@ from ..pages import RESPONSE_BYTES, check_page_size
 _DEFAULT_HEARTBEAT_SECONDS = 15.0
 _MIN_HEARTBEAT_SECONDS = 1.0
 _MAX_HEARTBEAT_SECONDS = 60.0
-_DEFAULT_EVENTS = 100
-_MAX_EVENTS = 1_000
+DEFAULT_EVENTS = 100
+MAX_EVENTS = 1_000
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
@@ -48,9 +48,9 @@ def check_list(after_sequence: int, page_size: int) -> int:
     """The number of events that a request for a list of them asks for."""
     found = Violations()
     found.number("after_sequence", after_sequence, minimum=0)
-    check_page_size(page_size, _MAX_EVENTS, found)
+    check_page_size(page_size, MAX_EVENTS, found)
     found.check()
-    return page_size or _DEFAULT_EVENTS
+    return page_size or DEFAULT_EVENTS
 
 
 def bounded(events: Iterable[T], message: Callable[[T], M]) -> list[M]:

@@ -1,0 +1,122 @@
+"""The newest events of a log in memory, and those who wait for more."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from ..errors import CursorPastEnd, EventsTrimmed
+
+#: Bytes of the newest events of one log that are remembered, as they are stored.
+_TAIL_BYTES = 1024 * 1024
+
+
+class Logged(Protocol):
+    """An event that has its place in a log."""
+
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def type(self) -> StrEnum: ...
+
+
+E = TypeVar("E", bound=Logged)
+
+
+class LogState(NamedTuple):
+    """How far a log has come."""
+
+    last_sequence: int
+    #: Whether the event ``last_sequence`` is the one that ended the log.
+    ended: bool
+    #: The last event that is no longer kept; 0 when all are.
+    trimmed_sequence: int = 0
+
+    def check(self, cursor: int) -> None:
+        """Raise CursorPastEnd or EventsTrimmed where nobody can read on behind this cursor."""
+        if cursor > self.last_sequence:
+            raise CursorPastEnd(after_sequence=cursor, last_sequence=self.last_sequence)
+        if cursor < self.trimmed_sequence:
+            raise EventsTrimmed(oldest_sequence=self.trimmed_sequence + 1)
+
+
+class Waiters:
+    """Readers that wait for something to happen, each with a future of its own."""
+
+    __slots__ = ("__weakref__", "_futures")
+
+    def __init__(self) -> None:
+        self._futures: set[asyncio.Future[bool]] = set()
+
+    def __bool__(self) -> bool:
+        """Whether a reader waits, or is about to."""
+        return bool(self._futures)
+
+    @contextmanager
+    def listening(self) -> Iterator[asyncio.Future[bool]]:
+        """A future, for one reader, that becomes true with the next `wake`."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._futures.add(future)
+        try:
+            yield future
+        finally:
+            self._futures.discard(future)
+
+    def wake(self) -> None:
+        futures, self._futures = self._futures, set()
+        for future in futures:
+            _resolve(future, True)
+
+
+async def within(future: asyncio.Future[bool], seconds: float) -> bool:
+    """What the future of a reader becomes; False if it takes longer than this."""
+    timer = asyncio.get_running_loop().call_later(seconds, _resolve, future, False)
+    try:
+        return await future
+    finally:
+        timer.cancel()
+
+
+def _resolve(future: asyncio.Future[bool], value: bool) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+class Tail(Generic[E]):
+    """The newest events of one log, as far as they were appended here; it lives as long as somebody holds it."""
+
+    __slots__ = ("__weakref__", "_events", "_size", "state", "waiters")
+
+    def __init__(self) -> None:
+        self._events: deque[tuple[E, int]] = deque()
+        self._size = 0
+        #: None while nothing has been appended here: only the table knows.
+        self.state: LogState | None = None
+        self.waiters = Waiters()
+
+    def add(self, events: Sequence[tuple[E, int]], ended: bool) -> None:
+        """Take what was appended, each event with its size in bytes."""
+        first = events[0][0].sequence
+        if self.state is not None and self.state.last_sequence + 1 != first:
+            self.forget()  # another server appended in between
+        self._events.extend(events)
+        self._size += sum(size for _, size in events)
+        self.state = LogState(events[-1][0].sequence, ended)
+        while self._size > _TAIL_BYTES:
+            self._size -= self._events.popleft()[1]
+
+    def forget(self) -> None:
+        self._events.clear()
+        self._size = 0
+        self.state = None
+
+    def after(self, sequence: int) -> list[E] | None:
+        """The events behind a cursor; None when only the table knows them."""
+        if self.state is None or sequence > self.state.last_sequence:
+            return None
+        missing = self.state.last_sequence - sequence
+        if missing > len(self._events):
+            return None
+        return [event for event, _ in list(self._events)[len(self._events) - missing :]]
