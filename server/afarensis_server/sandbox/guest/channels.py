@@ -196,13 +196,24 @@ class Channels:
         self._flusher.forget()
         # Children print, but they do not speak with the host: a frame of theirs would mix with the parent's.
         self.in_child = True
-        for stream in (self.stdout, self.stderr):
-            # Pools end their workers by a signal, which would take what waits in a buffer with it.
-            with suppress(ValueError, AttributeError):  # user code took the stream apart
-                stream.reconfigure(line_buffering=True)
-        self._control.close()
-        self._last = None
-        self._lock.release()
+        try:
+            # Another thread of the parent may have been in the middle of a write.
+            # By lines, since pools end their workers by a signal, which would take what waits in a buffer with it.
+            with suppress(OSError):  # user code closed the descriptor
+                self.stdout = self._inherit(self.stdout)
+                self.stderr = self._inherit(self.stderr)
+            self._control.close()
+            self._last = None
+        finally:
+            self._lock.release()
+
+    @staticmethod
+    def _inherit(stream: OutputStream) -> OutputStream:
+        heir = stream.make_heir()
+        for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
+            if getattr(sys, name, None) is stream:
+                setattr(sys, name, heir)
+        return heir
 
 
 def _restore_stdin() -> None:
