@@ -3,13 +3,18 @@
 import _posixsubprocess
 import os
 import subprocess
+import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .interrupts import Interrupts
+
+#: The real one: for user code it is replaced by one that flushes.
+_exit = os._exit
 #: The functions that start processes, as (module, name). What they return is the child's id, or a tuple with it.
 _STARTING: tuple[tuple[ModuleType, str], ...] = (
     (_posixsubprocess, "fork_exec"),
@@ -36,8 +41,9 @@ class Children:
     those but the guest; it must not wait for the others, or their exit status is lost to the code that wants it.
     """
 
-    def __init__(self, flush: Callable[[], None]) -> None:
+    def __init__(self, flush: Callable[[], None], interrupts: Interrupts) -> None:
         self._flush = flush
+        self._interrupts = interrupts
         self._own: set[int] = set()
 
     def install(self) -> None:
@@ -65,12 +71,23 @@ class Children:
         @wraps(function)
         def hooked(*arguments: Any, **options: Any) -> Any:
             self._flush()
-            result = function(*arguments, **options)
-            if starts:
-                self._own.add(result[0] if isinstance(result, tuple) else result)
-            return result
+            return self._start(function, *arguments, **options) if starts else function(*arguments, **options)
 
         return hooked
+
+    def _start(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Start a process and note it. An interrupt waits until that is done: at-fork hooks would swallow it."""
+        # Looked up once, since in a child the thread that forked is the main one.
+        is_main = threading.get_ident() == threading.main_thread().ident
+        with self._interrupts if is_main else nullcontext():
+            result = function(*arguments, **options)
+            child: int = result[0] if isinstance(result, tuple) else result
+            if child:
+                self._own.add(child)
+            elif is_main and self._interrupts.is_pending:
+                # The parent is interrupted before it learns of this child, which nobody would wait for or end.
+                _exit(1)
+        return result
 
 
 def _children() -> set[int]:
