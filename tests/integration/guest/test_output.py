@@ -73,6 +73,34 @@ print("1"); subprocess.run(["echo", "2"]); print("3"); os.system("echo 4"); prin
     assert guest.run(code).stdout == "1\n2\n3\n4\n5\n"
 
 
+@pytest.mark.parametrize(
+    "say",
+    [
+        "subprocess.run(['echo', text])",
+        "os.system('echo ' + text)",
+        "os.waitpid(os.posix_spawn('/bin/echo', ['echo', text], {}), 0)",
+        "os.waitpid(os.fork() or (os.write(1, text.encode() + b'\\n'), os._exit(0)), 0)",
+    ],
+    ids=["run", "system", "spawn", "fork"],
+)
+def test_output_of_children_keeps_its_order_across_the_streams(guest: Guest, say: str) -> None:
+    guest.lag = 0.01
+    code = f"""
+import os, subprocess, sys
+for i in range(10):
+    print("err", i, file=sys.stderr)
+    text = "out"
+    {say}
+    display(i)
+    {say}
+"""
+    try:
+        cell = guest.run(code)
+    finally:
+        guest.lag = 0.0
+    assert kinds(cell.events) == ["stderr", "stdout", "display", "stdout"] * 10
+
+
 def test_output_of_c_code_is_captured(guest: Guest) -> None:
     cell = guest.run("import ctypes\nctypes.CDLL(None).printf(b'from C');")
     assert cell.stdout == "from C"

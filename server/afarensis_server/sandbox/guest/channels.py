@@ -125,9 +125,23 @@ class Channels:
         return 1 + self._flusher.is_alive
 
     def flush(self) -> None:
-        """Pass on what was printed so far; called before a child process gets to write to the same pipes."""
+        """Pass on what was printed so far."""
         with self._interrupts, self._lock:
             self._flush_both()
+
+    def give_way(self) -> None:
+        """Let a child process write to the same pipes: what was printed so far is read first."""
+        with self._interrupts, self._lock:
+            self._flush_both()
+            _wait(self._all_drained)
+            self._last = None
+
+    def take_back(self) -> None:
+        """A child process may have written to the pipes: that is read first, before anything else is written."""
+        with self._interrupts, self._lock:
+            self.stdout.fall_behind()
+            self.stderr.fall_behind()
+            self._last = self._all_drained
 
     def finish(self, result: dict[str, Any] | None) -> None:
         """Flush all output, C's too, undo what user code did to the streams, and send the result, if there is one."""
@@ -160,6 +174,9 @@ class Channels:
 
     def _control_drained(self) -> bool:
         return _unread(self._control.fileno(), termios.TIOCOUTQ) == 0
+
+    def _all_drained(self) -> bool:
+        return all(pipe.drained() for pipe in self._pipes) and (self.in_child or self._control_drained())
 
     def _flush_both(self) -> bool:
         with self._lock:
