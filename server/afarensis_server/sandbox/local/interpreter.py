@@ -62,6 +62,7 @@ class Interpreter:
         self.attached: asyncio.Task[None] | None = None
         self._holders = 1
         self._killed = False
+        self._end: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         control.setblocking(False)
         os.set_blocking(stdout, False)
@@ -162,7 +163,13 @@ class Interpreter:
         return "ended without a word"
 
     async def end(self) -> None:
-        """Kill it, if it still runs, wait until it is gone, and close what belongs to it."""
+        """Kill it, if it still runs, wait until it is gone, and close what belongs to it. May be repeated."""
+        if self._end is None:
+            self._end = asyncio.create_task(self._finish(), name="sandbox-end")
+        # Who waits may be cancelled; half an end would leave a process, or close the descriptors twice.
+        await asyncio.shield(self._end)
+
+    async def _finish(self) -> None:
         if self.attached is not None:
             await asyncio.wait([self.attached])
             if not self.attached.cancelled():
