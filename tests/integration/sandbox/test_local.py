@@ -156,6 +156,17 @@ async def _settled(driver: LocalSandbox) -> None:
     await driver._pool.settle()
 
 
+async def test_a_limit_of_memory_in_which_nothing_starts_is_named(tmp_path: Path) -> None:
+    async with local(tmp_path, pool_size=0) as driver:
+        if not any(layer.name == "cgroup memory" and layer.active for layer in await driver.layers()):
+            pytest.skip("the host gives no control groups, so what an interpreter has from its zygote is free")
+        with pytest.raises(SandboxUnavailable, match=r"limit of memory, 65536 B: .* was ended by SIGKILL"):
+            async with opened(driver, memory_bytes=65536):
+                pass
+        async with opened(driver) as session:
+            assert (await run(session, "1")).value == "1"
+
+
 async def test_without_control_groups_memory_is_limited_by_process(tmp_path: Path) -> None:
     async with local(tmp_path, cgroups=CgroupMode.OFF) as driver, opened(driver) as session:
         cell = await run(session, "data = []\nwhile True: data.append(bytearray(b'x') * 2**20)", timeout_seconds=60)

@@ -181,8 +181,15 @@ class Place:
 
     async def _confine(self, interpreter: Interpreter, tree: int, *, ahead: bool) -> None:
         """Have a fresh interpreter move in and confine itself."""
+        kills_before = self.seat.cgroup.usage().oom_kills
         try:
             interpreter.confine(self.limits, self.seat.cgroup, tree, ahead=ahead)
         finally:
             os.close(tree)
-        await interpreter.wait_ready(self._settings.start_seconds)
+        try:
+            await interpreter.wait_ready(self._settings.start_seconds)
+        except SandboxUnavailable as error:
+            if self.seat.cgroup.usage().oom_kills > kills_before:
+                message = f"no interpreter starts within a session's limit of memory, {self.limits.memory_bytes} B"
+                raise SandboxUnavailable(f"{message}: {error}") from error
+            raise
