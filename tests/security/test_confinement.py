@@ -3,7 +3,6 @@
 import asyncio
 import os
 import resource
-import shutil
 import signal
 import sys
 import tempfile
@@ -15,7 +14,7 @@ import pytest
 from afarensis_server.sandbox.driver import SandboxSession, SandboxUnavailable, SessionSpec
 from afarensis_server.sandbox.local import CgroupMode, LocalSandbox, LocalSandboxSettings, cgroups, zygotes
 from afarensis_server.sandbox.local.zygote import syscalls
-from tests.support.sandbox import LIMITS, guest_python, opened, run
+from tests.support.sandbox import LIMITS, guest_python, guest_with, opened, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -55,7 +54,7 @@ def settings(directory: Path, **changes: object) -> LocalSandboxSettings:
 async def test_an_interpreter_with_a_thread_of_a_library_s_own_runs_no_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zygotes, "_GUEST_CODE", _guest_with(_NATIVE_THREAD, tmp_path / "guest"))
+    monkeypatch.setattr(zygotes, "_GUEST_CODE", guest_with(_NATIVE_THREAD, tmp_path / "guest"))
     with pytest.raises(SandboxUnavailable, match="2 threads run"):
         async with LocalSandbox(settings(tmp_path, pool_size=0)):
             pass
@@ -66,7 +65,7 @@ async def test_a_directory_outside_that_was_left_open_leads_nowhere(
 ) -> None:
     if syscalls.landlock_version() < 2:
         pytest.skip("the kernel has no Landlock")
-    monkeypatch.setattr(zygotes, "_GUEST_CODE", _guest_with(_DIRECTORY_OUTSIDE, tmp_path / "guest"))
+    monkeypatch.setattr(zygotes, "_GUEST_CODE", guest_with(_DIRECTORY_OUTSIDE, tmp_path / "guest"))
     async with LocalSandbox(settings(tmp_path, pool_size=0)) as driver, opened(driver) as session:
         for attack in (
             "os.open('canary', os.O_RDONLY, dir_fd=100)",
@@ -91,14 +90,6 @@ names = sorted(os.listdir()); shutil.rmtree("c"); [os.unlink(name) for name in o
 """
     cell = await run(session, code)
     assert (cell.stdout, cell.value) == ("out", "(['c', 'f', 'l', 'p', 's'], [])"), cell.result.error
-
-
-def _guest_with(code: str, directory: Path) -> Path:
-    """The guest with an addition that runs before it is confined."""
-    shutil.copytree(zygotes._GUEST_CODE, directory)
-    with (directory / "runner.py").open("a") as runner:
-        runner.write(code)
-    return directory
 
 
 def _environment(place: Path, python: Path) -> Path:

@@ -183,6 +183,27 @@ for _ in range(200): control.sendall(frames)
     assert (limit.name, limit.limit, limit.used) == ("display_bytes", MIB, 20_000 * 4096)
 
 
+async def test_tiny_displays_do_not_hold_up_the_server(driver: LocalSandbox) -> None:
+    flood = "control.sendall(shown([{'media_type': 'a', 'length': 0}]) * 600)"
+    shown = 0
+
+    async def count(session: SandboxSession) -> None:
+        nonlocal shown
+        async for event in session.execute(SOCKET + flood, timeout_seconds=20):
+            shown += isinstance(event, Display)
+
+    async with opened(driver, display_bytes=4 * MIB) as session:
+        task = asyncio.create_task(count(session))
+        most = 0
+        while not task.done():
+            before = shown
+            await asyncio.sleep(0)  # a turn of everybody else's
+            most = max(most, shown - before)
+        await task
+    assert shown == 600
+    assert most < 60
+
+
 async def test_bytes_that_change_streams_are_not_an_event_each(session: SandboxSession) -> None:
     code = "import sys\nfor i in range(5000): print(i); print(-i, file=sys.stderr)"
     cell = await run(session, code, timeout_seconds=60)

@@ -1,6 +1,7 @@
 """Real sandboxes for tests: a driver, sessions, and what one cell showed."""
 
 import os
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from afarensis_server.sandbox.driver import (
     SessionLimits,
     SessionSpec,
 )
-from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings
+from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings, zygotes
 
 REPOSITORY = Path(__file__).parents[2]
 MIB = 2**20
@@ -139,6 +140,14 @@ async def local(directory: Path, **settings: object) -> AsyncIterator[LocalSandb
     defaults: dict[str, object] = {"guest_python": guest_python(), "work_directory": work, "grace_seconds": 1.0}
     async with LocalSandbox(LocalSandboxSettings(**(defaults | settings))) as driver:  # type: ignore[arg-type] # by name
         yield driver
+
+
+def guest_with(code: str, directory: Path) -> Path:
+    """A copy of the guest with an addition to its entry, for `zygotes._GUEST_CODE`."""
+    shutil.copytree(zygotes._GUEST_CODE, directory)
+    with (directory / "runner.py").open("a") as runner:
+        runner.write(code)
+    return directory
 
 
 def process_of(session: SandboxSession) -> int:

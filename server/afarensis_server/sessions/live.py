@@ -1,7 +1,10 @@
 """An open session: what this server knows of it beyond its row."""
 
 import asyncio
+from dataclasses import replace
+from datetime import datetime, timedelta
 
+from ..clock import now
 from ..domain.sessions import Session
 from ..sandbox.driver import DATA_DIRECTORY, SandboxSession
 from .outputs import OutputKeeper
@@ -31,6 +34,11 @@ class LiveSession:
     def id(self) -> str:
         return self.row.id
 
+    def touch(self) -> None:
+        """It is used now: its idle time begins anew."""
+        moment = now()
+        self.row = replace(self.row, last_active_time=moment, expire_time=expiry(self.row, moment))
+
     def taken_names(self) -> dict[str, str]:
         """File ids by the names in /mnt/data that no further input may take."""
         outputs = {path.removeprefix(f"{DATA_DIRECTORY}/"): file.id for path, file in self.outputs.by_path.items()}
@@ -40,3 +48,9 @@ class LiveSession:
         """File ids by absolute path: the inputs, and over them what code wrote."""
         inputs = {f"{DATA_DIRECTORY}/{name}": file_id for name, file_id in self.names.items()}
         return inputs | {path: file.id for path, file in self.outputs.by_path.items()}
+
+
+def expiry(row: Session, used: datetime) -> datetime:
+    """When a session ends that is not used after this moment."""
+    idle = used + timedelta(seconds=row.idle_seconds)
+    return min(idle, row.create_time + timedelta(seconds=row.life_seconds))

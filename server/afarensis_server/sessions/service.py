@@ -1,11 +1,11 @@
-"""Opens, finds and ends sessions, and runs code in them."""
+"""Keeps the open sessions: finds and ends them, and runs code in them."""
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +19,6 @@ from ..domain.sessions import KeptFile, Session, SessionStatus
 from ..errors import (
     DatabaseUnavailable,
     RequestIdReused,
-    SandboxCapacity,
     SandboxDown,
     SessionBusy,
     SessionExists,
@@ -28,13 +27,7 @@ from ..errors import (
     ThreadNotFound,
 )
 from ..files.service import Files
-from ..sandbox.driver import (
-    DATA_DIRECTORY,
-    SandboxDriver,
-    SandboxFull,
-    SandboxUnavailable,
-    SessionSpec,
-)
+from ..sandbox.driver import SandboxDriver, SandboxUnavailable
 from ..store import requests, thread_files
 from ..store import sessions as session_rows
 from ..store import threads as thread_rows
@@ -42,19 +35,16 @@ from ..store.database import Database
 from ..store.pages import Page, PageRequest
 from ..store.writer import Transaction
 from ..validation import Violations, check_file_ids
-from .checkpoint import Layout, after, lay_out
+from .checkpoint import after
 from .inputs import Inputs
 from .live import LiveSession
 from .names import assign_names
-from .outputs import OutputKeeper
+from .opening import CREATE, OnInsert, Opener
+from .reaping import Reaper
 from .settings import NO_WISHES, SessionSettings, SessionWishes
 
 _log = structlog.get_logger(__name__)
 
-#: Called in the transaction that stores a new session, with its id.
-OnInsert = Callable[[Transaction, str], None]
-
-_CREATE = "CreateSession"
 #: Seconds between attempts to store the end of a session.
 _RETRY_SECONDS = 1.0
 
@@ -64,9 +54,8 @@ class Sessions:
 
     def __init__(self, database: Database, files: Files, driver: SandboxDriver, settings: SessionSettings) -> None:
         self._database = database
-        self._files = files
         self._inputs = Inputs(database, files)
-        self._driver = driver
+        self._opener = Opener(database, files, self._inputs, driver, settings)
         self.settings = settings
         self._live: dict[str, LiveSession] = {}
         self._by_thread: dict[str, LiveSession] = {}
@@ -74,22 +63,19 @@ class Sessions:
         self._ending: dict[str, LiveSession] = {}
         #: Held while a thread's session is opened or given files, and per request; gone when nobody does.
         self._opening: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._changed = asyncio.Event()
-        self._reaper: asyncio.Task[None] | None = None
+        self._reaper = Reaper(self._live, partial(self._end, status=SessionStatus.EXPIRED))
         self._leaving = False
 
     async def __aenter__(self) -> Self:
         # What an earlier process left open died with it.
         await self._database.write(lambda tx: session_rows.lose_all(tx.connection, now()))
-        self._reaper = asyncio.create_task(self._reap(), name="session reaper")
+        self._reaper.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._reaper is not None:
-            self._reaper.cancel()
-            await asyncio.wait({self._reaper})
+        await self._reaper.stop()
         self._leaving = True
         left = [*self._live.values(), *self._ending.values()]
         # Every one to its end, also when another could not be ended: what goes next is what they use.
@@ -116,14 +102,12 @@ class Sessions:
             return await self._create(project, thread_id, file_ids, wanted)
         fingerprint = requests.fingerprint_of(thread_id, list(file_ids), wanted)
         async with self._lock(f"request {project} {request_id}"):
-            found = await self._database.read(
-                lambda connection: requests.find(connection, project, _CREATE, request_id)
-            )
+            found = await self._database.read(lambda connection: requests.find(connection, project, CREATE, request_id))
             if found is None:
 
                 def remember(tx: Transaction, session_id: str) -> None:
                     requests.forget(tx.connection)
-                    requests.remember(tx.connection, project, _CREATE, request_id, fingerprint, session_id)
+                    requests.remember(tx.connection, project, CREATE, request_id, fingerprint, session_id)
 
                 return await self._create(project, thread_id, file_ids, wanted, remember)
             known, session_id = found
@@ -267,7 +251,7 @@ class Sessions:
             if live.id not in self._live:
                 raise SessionNotActive(session_id=live.id, status=live.row.status)
             live.execution_id = execution_id
-            self._touch(live)
+            self._reaper.touch(live)
             try:
                 is_another = await live.sandbox.prepare()
                 yield Started(execution_id, is_another or live.follows_another)
@@ -286,7 +270,7 @@ class Sessions:
                 raise SandboxDown(detail=str(error)) from error
             finally:
                 live.execution_id = ""
-                self._touch(live)
+                self._reaper.touch(live)
 
     # --- opening and ending -------------------------------------------------------------------------------------------
 
@@ -298,74 +282,12 @@ class Sessions:
         wanted: SessionWishes = NO_WISHES,
         on_insert: OnInsert | None = None,
     ) -> LiveSession:
-        files = await self._inputs.find(project, file_ids)
-        layout = Layout({}, {}, ())
-        if thread_id is not None or files:
-            layout = await self._database.read(lambda connection: lay_out(connection, project, thread_id, files))
-        session_id = ids.session_id()
-        spec = SessionSpec(
-            session_id=session_id,
-            limits=wanted.limits or self.settings.limits,
-            files=tuple(
-                [
-                    await self._inputs.at(project, file, path, layout.inputs.get(path, ""))
-                    for path, file in layout.placed.items()
-                ]
-            ),
-        )
-        try:
-            sandbox = await self._driver.open(spec)
-        except FileNotFoundError:
-            await self._inputs.find(project, file_ids)  # raises for the one that was deleted meanwhile
-            raise
-        except SandboxFull as error:
-            raise SandboxCapacity from error
-        except SandboxUnavailable as error:
-            raise SandboxDown(detail=str(error)) from error
-        moment = now()
-        row = Session(
-            id=session_id,
-            project=project,
-            create_time=moment,
-            status=SessionStatus.ACTIVE,
-            thread_id=thread_id,
-            last_active_time=moment,
-            limits=spec.limits,
-            idle_seconds=wanted.idle_seconds or self.settings.idle_seconds,
-            life_seconds=wanted.life_seconds or self.settings.life_seconds,
-            expire_time=moment,
-            file_ids=tuple(file.id for file in files),
-            name=wanted.name,
-            metadata=wanted.metadata,
-        )
-        row = replace(row, expire_time=_expiry(row, moment))
-        live = LiveSession(row, sandbox, OutputKeeper(project, sandbox, self._files, self.settings.outputs))
-        live.names = layout.inputs
-        live.outputs.by_path |= {
-            f"{DATA_DIRECTORY}/{path}": file
-            for path, file in layout.placed.items()
-            if file.id != layout.inputs.get(path)
-        }
-        try:
-            live.follows_another = await self._database.write(
-                lambda tx: _insert(tx, row, layout.kept, on_insert),
-                # A power cut ends the session. What is to be told of it afterwards is what a thread's next one has, and
-                # that a request was answered.
-                durable=thread_id is not None or on_insert is not None,
-            )
-        except BaseException:
-            # The row is stored even when only the caller was cancelled; the thread could have no other session then,
-            # and whoever repeats the request would be given this one.
-            try:
-                await self._database.write(lambda tx: _undo_insert(tx, row))
-            finally:
-                await sandbox.close()
-            raise
-        self._live[session_id] = live
+        live = await self._opener.open(project, thread_id, file_ids, wanted, on_insert)
+        self._live[live.id] = live
         if thread_id is not None:
             self._by_thread[thread_id] = live
-        self._changed.set()
-        _log.info("session opened", session_id=session_id, thread_id=thread_id, files=len(files))
+        self._reaper.look_again()
+        _log.info("session opened", session_id=live.id, thread_id=thread_id, files=len(live.row.file_ids))
         return live
 
     async def _note(self, live: LiveSession, kept: Sequence[KeptFile]) -> None:
@@ -409,60 +331,3 @@ class Sessions:
 
     def _lock(self, key: str) -> asyncio.Lock:
         return self._opening.setdefault(key, asyncio.Lock())
-
-    # --- life time ----------------------------------------------------------------------------------------------------
-
-    def _touch(self, live: LiveSession) -> None:
-        moment = now()
-        live.row = replace(live.row, last_active_time=moment, expire_time=_expiry(live.row, moment))
-        if live.passed_by:
-            live.passed_by = False
-            self._changed.set()
-
-    async def _reap(self) -> None:
-        """End sessions whose time has come; one that runs code is left to finish."""
-        while True:
-            self._changed.clear()
-            moment = now()
-            due = [live for live in self._live.values() if live.row.expire_time <= moment]
-            for live in due:
-                if live.execution_id:
-                    live.passed_by = True
-                elif live.ending is None:
-                    await self._expire(live)
-            times = [live.row.expire_time for live in self._live.values() if not live.passed_by]
-            delay = min(((time - now()).total_seconds() for time in times), default=None)
-            try:
-                async with asyncio.timeout(None if delay is None else max(delay, 0.0)):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
-
-    async def _expire(self, live: LiveSession) -> None:
-        try:
-            await self._end(live, SessionStatus.EXPIRED)
-        except Exception:
-            # The next ones have to end all the same. What is left of this one ends with the server.
-            _log.exception("session could not be ended", session_id=live.id)
-
-
-def _expiry(row: Session, used: datetime) -> datetime:
-    idle = used + timedelta(seconds=row.idle_seconds)
-    return min(idle, row.create_time + timedelta(seconds=row.life_seconds))
-
-
-def _undo_insert(tx: Transaction, row: Session) -> None:
-    session_rows.delete(tx.connection, row.project, row.id)
-    requests.forget_resource(tx.connection, row.project, _CREATE, row.id)
-
-
-def _insert(tx: Transaction, row: Session, kept: Sequence[KeptFile], on_insert: OnInsert | None) -> bool:
-    """Store the session; tells whether its thread had one before, whose variables are gone."""
-    if on_insert is not None:
-        on_insert(tx, row.id)
-    had_one = False
-    if row.thread_id is not None:
-        had_one = session_rows.exists_for_thread(tx.connection, row.project, row.thread_id)
-        thread_files.save(tx.connection, row.project, row.thread_id, kept)
-    session_rows.insert(tx.connection, row)
-    return had_one

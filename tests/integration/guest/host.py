@@ -109,6 +109,8 @@ class Guest:
         self._streams = {self._stdout: "stdout", self._stderr: "stderr"}
         self._frames = FrameBuffer(256 * 1024, 16 * 1024 * 1024)
         self._count = 0
+        #: Seconds from when there is something to read until it is read, as with a host that has much to do.
+        self.lag = 0.0
         ready = Cell()
         self._read_until(ready, "ready")
         self.greeting = ready
@@ -165,6 +167,9 @@ class Guest:
     def _read_some(self, cell: Cell, kind: str = "") -> bool:
         ready, _, _ = select.select([self._control.fileno(), *self._streams], [], [], 60)
         assert ready, "the guest has been silent for a minute"
+        if self.lag:
+            time.sleep(self.lag)
+            ready, _, _ = select.select([self._control.fileno(), *self._streams], [], [], 0)
         # The guest waits until one channel is read before it uses another, so the order within a round is free.
         for descriptor in [one for one in ready if one in self._streams]:
             data = os.read(descriptor, 1 << 20)

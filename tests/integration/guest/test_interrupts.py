@@ -84,3 +84,27 @@ def test_interrupts_at_any_moment_never_break_the_guest(guest: Guest) -> None:
         statuses.add(guest.finish().status)
     assert statuses <= {"ok", "interrupted"}
     assert "interrupted" in statuses
+
+
+@pytest.mark.parametrize("fork", ["os.fork()", "os.forkpty()[0]"])
+@pytest.mark.parametrize("moment", ["before", "after_in_parent"])
+def test_an_interrupt_during_a_fork_ends_the_cell_after_it(fresh_guest: Guest, moment: str, fork: str) -> None:
+    # Whatever is raised while Python calls these functions goes nowhere.
+    hook = """
+import os, signal
+kept, parent, begun = "state", os.getpid(), True
+os.register_at_fork(MOMENT=lambda: begun and os.kill(parent, signal.SIGINT))
+"""
+    code = """
+try:
+    if FORK == 0: os._exit(0)
+    print("went on")
+finally:
+    begun = False
+    print("cleaned", flush=True)
+"""
+    fresh_guest.run(hook.replace("MOMENT", moment))
+    cell = fresh_guest.run(code.replace("FORK", fork))
+    assert (cell.status, cell.stdout) == ("interrupted", "cleaned\n")
+    fresh_guest.run("os.wait()")
+    assert fresh_guest.run("kept").shown == "'state'"

@@ -73,6 +73,34 @@ print("1"); subprocess.run(["echo", "2"]); print("3"); os.system("echo 4"); prin
     assert guest.run(code).stdout == "1\n2\n3\n4\n5\n"
 
 
+@pytest.mark.parametrize(
+    "say",
+    [
+        "subprocess.run(['echo', text])",
+        "os.system('echo ' + text)",
+        "os.waitpid(os.posix_spawn('/bin/echo', ['echo', text], {}), 0)",
+        "os.waitpid(os.fork() or (os.write(1, text.encode() + b'\\n'), os._exit(0)), 0)",
+    ],
+    ids=["run", "system", "spawn", "fork"],
+)
+def test_output_of_children_keeps_its_order_across_the_streams(guest: Guest, say: str) -> None:
+    guest.lag = 0.01
+    code = f"""
+import os, subprocess, sys
+for i in range(10):
+    print("err", i, file=sys.stderr)
+    text = "out"
+    {say}
+    display(i)
+    {say}
+"""
+    try:
+        cell = guest.run(code)
+    finally:
+        guest.lag = 0.0
+    assert kinds(cell.events) == ["stderr", "stdout", "display", "stdout"] * 10
+
+
 def test_output_of_c_code_is_captured(guest: Guest) -> None:
     cell = guest.run("import ctypes\nctypes.CDLL(None).printf(b'from C');")
     assert cell.stdout == "from C"
@@ -223,3 +251,34 @@ for i in range(60):
 """
     cell = guest.run(code)
     assert (cell.status, len(cell.stdout.split()), len(cell.stderr.split())) == ("ok", 60, 60)
+
+
+def test_a_child_that_is_forked_while_a_thread_prints_does_not_hang_and_prints_too(guest: Guest) -> None:
+    # logging takes its lock before each fork, after the guest's own preparations: the last moment to begin a write.
+    code = """
+import fcntl, logging, os, select, signal, sys, termios, threading
+print("so that the thread need not wait for the order")
+known, plain = sys.stdout, logging._lock
+thread = threading.Thread(target=sys.stdout.write, args=("x" * 20_000_000,))
+class Late:
+    release, _at_fork_reinit = plain.release, plain._at_fork_reinit
+    def acquire(self):
+        plain.acquire()
+        thread.start()
+        while fcntl.ioctl(1, termios.FIONREAD, bytes(4)) == bytes(4): os.sched_yield()
+logging._lock = Late()
+pid = os.fork()
+if pid == 0:
+    print("<new>")
+    print("<known>", file=known)
+    known.buffer.write(b"<bytes>")
+    known.flush()
+    os._exit(0)
+logging._lock = plain
+thread.join()
+if not select.select([os.pidfd_open(pid)], [], [], 10)[0]: os.kill(pid, signal.SIGKILL)
+os.waitpid(pid, 0)[1]
+"""
+    cell = guest.run(code)
+    assert cell.shown == "0"
+    assert [cell.stdout.count(text) for text in ("xx", "<new>", "<known>", "<bytes>")] == [10_000_000, 1, 1, 1]

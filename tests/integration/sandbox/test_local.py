@@ -1,6 +1,7 @@
 """What the local driver promises beyond the protocol: its life and death, and that it leaves nothing behind."""
 
 import asyncio
+import contextlib
 import os
 import select
 import signal
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from afarensis_server.sandbox.driver import ExecutionStatus, SandboxFull, SandboxUnavailable
-from afarensis_server.sandbox.local import CgroupMode
-from tests.support.sandbox import REPOSITORY, local, opened, process_of, run
+from afarensis_server.sandbox.driver import ExecutionStatus, SandboxFull, SandboxUnavailable, SessionSpec
+from afarensis_server.sandbox.local import CgroupMode, LocalSandbox
+from tests.support.sandbox import LIMITS, REPOSITORY, local, opened, process_of, run
 
 
 def processes() -> set[int]:
@@ -97,6 +98,73 @@ async def test_closed_sessions_leave_nothing_behind(tmp_path: Path) -> None:
         assert len({Path(group).name for group in cgroups_of(os.getpid())}) == len(groups)
         assert len(list((tmp_path / "work" / "lower").iterdir())) == 1  # that of the place that is kept ready
     assert cgroups_of(os.getpid()) == others
+
+
+@pytest.mark.parametrize("pool_size", [0, 1])
+async def test_an_opening_that_is_cancelled_twice_leaves_nothing_behind(tmp_path: Path, pool_size: int) -> None:
+    lower = tmp_path / "work" / "lower"
+    async with local(tmp_path, max_sessions=1, pool_size=pool_size, usual_limits=LIMITS) as driver:
+        async with opened(driver) as session:
+            await run(session, "1")
+        await _settled(driver)
+        descriptors, groups = open_descriptors(), len(cgroups_of(os.getpid()))
+        for turns in range(12):
+            task = asyncio.create_task(driver.open(SessionSpec("session", LIMITS, ())))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            while not task.done():
+                task.cancel()
+                await asyncio.sleep(0)
+            if not task.cancelled():
+                await task.result().close()
+            # Taken until it is left, and then free.
+            async with asyncio.timeout(20):
+                while True:
+                    with contextlib.suppress(SandboxFull):
+                        async with opened(driver) as session:
+                            assert (await run(session, "1")).value == "1"
+                        break
+                    await asyncio.sleep(0.01)
+        await _settled(driver)
+        assert len(list(lower.iterdir())) == pool_size
+        assert open_descriptors() == descriptors
+        assert len(cgroups_of(os.getpid())) == groups
+        assert len(driver._launcher._zygote._interpreters) == pool_size  # type: ignore[union-attr] # it was started
+
+
+async def test_a_close_that_is_cancelled_goes_on(tmp_path: Path) -> None:
+    async with local(tmp_path, max_sessions=1, pool_size=0) as driver:
+        session = await driver.open(SessionSpec("session", LIMITS, ()))
+        events = session.execute("print(1)\nwhile True: pass", timeout_seconds=20)
+        await anext(events)
+        await events.aclose()
+        # It waits for the code to end by then.
+        closing = asyncio.create_task(session.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await session.close()
+        assert list((tmp_path / "work" / "lower").iterdir()) == []
+        async with opened(driver) as other:
+            assert (await run(other, "1")).value == "1"
+
+
+async def _settled(driver: LocalSandbox) -> None:
+    """Wait until nothing is made or left any more."""
+    assert driver._pool is not None
+    assert driver._launcher is not None
+    await driver._launcher.settle()
+    await driver._pool.settle()
+
+
+async def test_a_limit_of_memory_in_which_nothing_starts_is_named(tmp_path: Path) -> None:
+    async with local(tmp_path, pool_size=0) as driver:
+        if not any(layer.name == "cgroup memory" and layer.active for layer in await driver.layers()):
+            pytest.skip("the host gives no control groups, so what an interpreter has from its zygote is free")
+        with pytest.raises(SandboxUnavailable, match=r"limit of memory, 65536 B: .* was ended by SIGKILL"):
+            async with opened(driver, memory_bytes=65536):
+                pass
+        async with opened(driver) as session:
+            assert (await run(session, "1")).value == "1"
 
 
 async def test_without_control_groups_memory_is_limited_by_process(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from afarensis_server.sandbox.driver import SandboxDriver, SandboxSession
-from tests.support.sandbox import opened, process_of, run
+from afarensis_server.sandbox.local import zygotes
+from tests.support.sandbox import guest_with, local, opened, process_of, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -45,6 +46,19 @@ for turn in range(60):
     given += sharing.give_back(2)
     wrong += [sum(one) for one in kept] != sums
 given > 1_000_000, wrong
+"""
+
+#: Large allocations that libc gives mappings of their own, made before memory is moved.
+_LARGE = """
+
+def prepare(_prepare=prepare):
+    import ctypes
+    _prepare()
+    libc = ctypes.CDLL(None)
+    libc.memalign.restype = ctypes.c_void_p
+    sys.large = [[None] * 1_000_000 for _ in range(2)]
+    sys.aligned = [libc.memalign(alignment, 4_000_000) for alignment in (64, 1024, 2**20)]
+    for address in sys.aligned: ctypes.memset(address, 97, 4_000_000)
 """
 
 
@@ -109,3 +123,29 @@ ctypes.string_at(address, 4) == bytes(4)
     async with opened(driver) as session:
         cell = await run(session, code)
         assert cell.value == "True", cell.result.error
+
+
+async def test_large_allocations_of_the_zygote_s_can_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zygotes, "_GUEST_CODE", guest_with(_LARGE, tmp_path / "guest"))
+    # Larger than all that the zygote moved.
+    lists = """
+import itertools, sys
+for one in sys.large:
+    one.extend(itertools.repeat(1, 20_000_000))
+    print(one[999_999], one[-1])
+    one.clear()
+"""
+    raw = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+libc.realloc.restype = ctypes.c_void_p
+libc.realloc.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+grown = [libc.realloc(address, 160_000_000) for address in sys.aligned]
+for address in grown: ctypes.memset(address + 150_000_000, 98, 10_000_000)
+[(ctypes.string_at(address, 4_000_000).count(b"a"), ctypes.string_at(address + 159_999_999, 1)) for address in grown]
+"""
+    async with local(tmp_path, pool_size=0) as driver, opened(driver, memory_bytes=2**30) as session:
+        cell = await run(session, lists)
+        assert cell.stdout == "None 1\n" * 2, cell.result.error
+        cell = await run(session, raw)
+        assert cell.value == "[(4000000, b'b'), (4000000, b'b'), (4000000, b'b')]", cell.result.error

@@ -125,9 +125,23 @@ class Channels:
         return 1 + self._flusher.is_alive
 
     def flush(self) -> None:
-        """Pass on what was printed so far; called before a child process gets to write to the same pipes."""
+        """Pass on what was printed so far."""
         with self._interrupts, self._lock:
             self._flush_both()
+
+    def give_way(self) -> None:
+        """Let a child process write to the same pipes: what was printed so far is read first."""
+        with self._interrupts, self._lock:
+            self._flush_both()
+            _wait(self._all_drained)
+            self._last = None
+
+    def take_back(self) -> None:
+        """A child process may have written to the pipes: that is read first, before anything else is written."""
+        with self._interrupts, self._lock:
+            self.stdout.fall_behind()
+            self.stderr.fall_behind()
+            self._last = self._all_drained
 
     def finish(self, result: dict[str, Any] | None) -> None:
         """Flush all output, C's too, undo what user code did to the streams, and send the result, if there is one."""
@@ -160,6 +174,9 @@ class Channels:
 
     def _control_drained(self) -> bool:
         return _unread(self._control.fileno(), termios.TIOCOUTQ) == 0
+
+    def _all_drained(self) -> bool:
+        return all(pipe.drained() for pipe in self._pipes) and (self.in_child or self._control_drained())
 
     def _flush_both(self) -> bool:
         with self._lock:
@@ -196,13 +213,24 @@ class Channels:
         self._flusher.forget()
         # Children print, but they do not speak with the host: a frame of theirs would mix with the parent's.
         self.in_child = True
-        for stream in (self.stdout, self.stderr):
-            # Pools end their workers by a signal, which would take what waits in a buffer with it.
-            with suppress(ValueError, AttributeError):  # user code took the stream apart
-                stream.reconfigure(line_buffering=True)
-        self._control.close()
-        self._last = None
-        self._lock.release()
+        try:
+            # Another thread of the parent may have been in the middle of a write.
+            # By lines, since pools end their workers by a signal, which would take what waits in a buffer with it.
+            with suppress(OSError):  # user code closed the descriptor
+                self.stdout = self._inherit(self.stdout)
+                self.stderr = self._inherit(self.stderr)
+            self._control.close()
+            self._last = None
+        finally:
+            self._lock.release()
+
+    @staticmethod
+    def _inherit(stream: OutputStream) -> OutputStream:
+        heir = stream.make_heir()
+        for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
+            if getattr(sys, name, None) is stream:
+                setattr(sys, name, heir)
+        return heir
 
 
 def _restore_stdin() -> None:

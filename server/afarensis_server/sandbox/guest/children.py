@@ -3,13 +3,18 @@
 import _posixsubprocess
 import os
 import subprocess
+import threading
 from collections.abc import Callable
-from contextlib import suppress
-from functools import wraps
+from contextlib import nullcontext, suppress
+from functools import partial, wraps
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
+from .interrupts import Interrupts
+
+#: The real one: for user code it is replaced by one that flushes.
+_exit = os._exit
 #: The functions that start processes, as (module, name). What they return is the child's id, or a tuple with it.
 _STARTING: tuple[tuple[ModuleType, str], ...] = (
     (_posixsubprocess, "fork_exec"),
@@ -19,14 +24,28 @@ _STARTING: tuple[tuple[ModuleType, str], ...] = (
     (os, "fork"),
     (os, "forkpty"),
 )
-#: The functions that print by another process or end this one without flushing.
+#: Those that return when the process that they started has ended.
+_RUNNING: tuple[tuple[ModuleType, str], ...] = ((os, "system"),)
+#: The functions that print as another program or end this one without flushing.
 _LEAVING: tuple[tuple[ModuleType, str], ...] = (
-    (os, "system"),
     (os, "_exit"),
     (os, "abort"),
     (os, "execv"),
     (os, "execve"),
 )
+
+
+class Output(Protocol):
+    """What the children's output is kept in order with."""
+
+    def flush(self) -> None:
+        """Pass on what was printed so far."""
+
+    def give_way(self) -> None:
+        """A child process is about to write."""
+
+    def take_back(self) -> None:
+        """A child process may have written."""
 
 
 class Children:
@@ -36,16 +55,18 @@ class Children:
     those but the guest; it must not wait for the others, or their exit status is lost to the code that wants it.
     """
 
-    def __init__(self, flush: Callable[[], None]) -> None:
-        self._flush = flush
+    def __init__(self, output: Output, interrupts: Interrupts) -> None:
+        self._output = output
+        self._interrupts = interrupts
         self._own: set[int] = set()
 
     def install(self) -> None:
         """Flush what was printed before a child prints, or before the process ends, and note each child."""
-        for module, name in _STARTING + _LEAVING:
-            function = getattr(module, name, None)  # not every Python has every one
-            if function is not None:
-                setattr(module, name, self._hooked(function, starts=(module, name) in _STARTING))
+        for names, call in ((_STARTING, self._start), (_RUNNING, self._run), (_LEAVING, self._leave)):
+            for module, name in names:
+                function = getattr(module, name, None)  # not every Python has every one
+                if function is not None:
+                    setattr(module, name, wraps(function)(partial(call, function)))
 
     def reap_orphans(self) -> None:
         """Take the exit status of ended processes that were left to the guest."""
@@ -61,16 +82,32 @@ class Children:
                 os.waitpid(child, os.WNOHANG)
         self._own &= children
 
-    def _hooked(self, function: Callable[..., Any], *, starts: bool) -> Callable[..., Any]:
-        @wraps(function)
-        def hooked(*arguments: Any, **options: Any) -> Any:
-            self._flush()
-            result = function(*arguments, **options)
-            if starts:
-                self._own.add(result[0] if isinstance(result, tuple) else result)
-            return result
+    def _leave(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        self._output.flush()
+        return function(*arguments, **options)
 
-        return hooked
+    def _run(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        self._output.give_way()
+        try:
+            return function(*arguments, **options)
+        finally:
+            self._output.take_back()
+
+    def _start(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Start a process and note it. An interrupt waits until that is done: at-fork hooks would swallow it."""
+        self._output.give_way()
+        # Looked up once, since in a child the thread that forked is the main one.
+        is_main = threading.get_ident() == threading.main_thread().ident
+        with self._interrupts if is_main else nullcontext():
+            result = function(*arguments, **options)
+            child: int = result[0] if isinstance(result, tuple) else result
+            if child:
+                self._own.add(child)
+                self._output.take_back()
+            elif is_main and self._interrupts.is_pending:
+                # The parent is interrupted before it learns of this child, which nobody would wait for or end.
+                _exit(1)
+        return result
 
 
 def _children() -> set[int]:

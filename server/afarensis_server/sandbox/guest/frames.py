@@ -61,6 +61,15 @@ class FrameBuffer:
         """Whether nothing is left of a frame that is not complete."""
         return not self._buffer
 
+    @property
+    def missing(self) -> int:
+        """Bytes that the frame that has begun still takes, as far as is known."""
+        if len(self._buffer) < PREFIX.size:
+            return PREFIX.size - len(self._buffer)
+        header_length, body_length = PREFIX.unpack_from(self._buffer)
+        missing: int = PREFIX.size + header_length + body_length - len(self._buffer)
+        return missing
+
     def _next(self) -> tuple[dict[str, Any], bytes] | None:
         if len(self._buffer) < PREFIX.size:
             return None

@@ -43,6 +43,11 @@ class Interrupts:
         finally:
             self._armed = False
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether an interrupt waits for the end of a shielded section."""
+        return self._pending
+
     def __enter__(self) -> None:
         """Hold interrupts back in the main thread, the only one that signals reach."""
         if threading.get_ident() == threading.main_thread().ident:

@@ -67,7 +67,7 @@ class Runner:
         figures = Figures(displays)
         self._cells = Cells(displays, figures, self._interrupts, data_directory)
         notebook.install(displays, figures)
-        self._children = Children(self._channels.flush)
+        self._children = Children(self._channels, self._interrupts)
         self._waiting = select.poll()
         #: A cell has run since memory was given back. Before the first one, what it will write to is best kept.
         self._has_run = False

@@ -1,6 +1,6 @@
 /* What of `sharing` cannot be done in Python, since its own memory is what is moved here.
  *
- * Both functions must be called with the interpreter's lock held, and with no other thread that could write to the
+ * These functions must be called with the interpreter's lock held, and with no other thread that could write to the
  * memory. They use the stack alone.
  */
 #define _GNU_SOURCE
@@ -15,6 +15,29 @@
 #define OF_FILE (1ULL << 61)
 /* Entries that are read at a time. */
 #define BATCH 512
+/* Of the second word of an allocation of glibc's: the first three bits are flags, and one alone is set if the
+ * allocation has a mapping of its own. */
+#define FLAGS 7UL
+#define IS_MAPPED 2UL
+
+/* Finds the first mapping that libc made for a single large allocation: how many bytes it has, and at what offset it
+ * begins; 0 if there is none. What looks like one and is none does no harm. */
+long afarensis_find_large(const char *start, long length, long *offset)
+{
+    uintptr_t page = sysconf(_SC_PAGESIZE);
+    for (long at = 0; at + 2 * (long)sizeof(size_t) <= length; at += 2 * sizeof(size_t)) {
+        /* An aligned allocation lies further in, and says how far. */
+        const size_t *header = (const size_t *)(start + at);
+        size_t before = header[0], size = before + (header[1] & ~FLAGS);
+        if ((header[1] & FLAGS) != IS_MAPPED || before > (size_t)at || ((uintptr_t)header - before) % page != 0)
+            continue;
+        if (size < page || size % page != 0 || size > (size_t)length - (at - before))
+            continue;
+        *offset = at - before;
+        return size;
+    }
+    return 0;
+}
 
 /* Writes memory to a file, and maps the file in its place, privately. Returns 0 or an error number; after an error the
  * memory is as it was. */

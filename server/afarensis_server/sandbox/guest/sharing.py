@@ -64,7 +64,8 @@ def move() -> bool:
     library = _library()
     if library is None:
         return False
-    regions = [region for region in _mappings() if _is_worth_moving(region)]
+    found = [region for region in _mappings() if _is_worth_moving(region)]
+    regions = [part for region in found for part in _without_large(region, library) if part.length >= _LEAST]
     size = sum(region.length for region in regions)
     file = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
@@ -118,6 +119,8 @@ def _library() -> ctypes.PyDLL | None:
         library = ctypes.PyDLL(str(LIBRARY))
     except OSError:
         return None
+    library.afarensis_find_large.argtypes = (ctypes.c_void_p, ctypes.c_long, ctypes.POINTER(ctypes.c_long))
+    library.afarensis_find_large.restype = ctypes.c_long
     library.afarensis_move.argtypes = (ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_long)
     library.afarensis_give_back.argtypes = (ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p, ctypes.c_int)
     library.afarensis_give_back.restype = ctypes.c_long
@@ -136,6 +139,20 @@ def _is_worth_moving(region: Mapping) -> bool:
     """Whether it is memory of this process's own that is in use: the heap, and what Python's allocator took."""
     is_memory = region.permissions == "rw-p" and region.inode == 0 and region.name in ("", "[heap]")
     return is_memory and region.length >= _LEAST and 2 * _resident(region) >= region.length
+
+
+def _without_large(region: Mapping, library: ctypes.PyDLL) -> Iterator[Mapping]:
+    """What is left of a region without what libc mapped for single large allocations.
+
+    Such a mapping grows with its allocation, and in the file there is nothing to grow into. libc can be told to make
+    none at all (M_MMAP_MAX), but then goes on to make work with arrays slower, up to ten times.
+    """
+    offset = ctypes.c_long()
+    while length := library.afarensis_find_large(region.start, region.length, ctypes.byref(offset)):
+        yield region._replace(length=offset.value)
+        behind = offset.value + length
+        region = region._replace(start=region.start + behind, length=region.length - behind)
+    yield region
 
 
 def _resident(region: Mapping) -> int:

@@ -36,6 +36,8 @@ class OutputBuffer(io.BufferedWriter):
         if stream is None:
             return super().write(data)
         if stream.behind:
+            if stream.heir is not None:
+                return stream.heir.output.write(data)
             stream.switch()
         count = super().write(data)
         if stream.quiet:
@@ -50,12 +52,26 @@ class OutputBuffer(io.BufferedWriter):
 class OutputStream(io.TextIOWrapper):
     """A text stream to one of the output pipes."""
 
-    def __init__(self, descriptor: int, name: str, order: Order) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        name: str,
+        order: Order,
+        *,
+        encoding: str = "utf-8",
+        errors: str = "backslashreplace",
+        line_buffering: bool = False,
+    ) -> None:
         raw = io.FileIO(descriptor, "w", closefd=False)
-        self._output = OutputBuffer(raw, BUFFER_SIZE)
-        super().__init__(cast("io.BufferedWriter", self._output), encoding="utf-8", errors="backslashreplace")
+        self.output = OutputBuffer(raw, BUFFER_SIZE)
+        super().__init__(
+            cast("io.BufferedWriter", self.output), encoding=encoding, errors=errors, line_buffering=line_buffering
+        )
+        self._descriptor = descriptor
         self._name = name
         self._order = order
+        #: Writes in this one's stead, which is behind for ever then.
+        self.heir: OutputStream | None = None
         #: Another channel was written to since this one.
         self.behind = True
         #: Nothing was written since the last flush.
@@ -63,7 +79,7 @@ class OutputStream(io.TextIOWrapper):
         #: Writes since one of the two was last true.
         self._row = 0
         self._plain_write = _text_write.__get__(self)
-        self._output.stream = self
+        self.output.stream = self
 
     @property
     def name(self) -> str:
@@ -75,6 +91,8 @@ class OutputStream(io.TextIOWrapper):
 
     def write(self, text: str, /) -> int:
         if self.behind:
+            if self.heir is not None:
+                return self.heir.write(text)
             self.switch()
         count = _text_write(self, text)
         if self.quiet:
@@ -94,10 +112,30 @@ class OutputStream(io.TextIOWrapper):
         self.quiet = True
         self._look_again()
 
+    def make_heir(self) -> "OutputStream":
+        """A fresh stream to the same pipe, which gets what is written to this one from now on, and each line at once.
+
+        For a forked child: a thread that is not there may hold this one's locks, and for ever. What lies in this one's
+        buffers is its parent's, who writes it.
+        """
+        try:
+            encoding, errors = self.encoding, self.errors or "strict"
+            heir = OutputStream(
+                self._descriptor, self._name, self._order, encoding=encoding, errors=errors, line_buffering=True
+            )
+        except (AttributeError, LookupError, ValueError):  # user code took this one apart
+            heir = OutputStream(self._descriptor, self._name, self._order, line_buffering=True)
+        self.heir = heir
+        self.fall_behind()
+        # Written to or not, code that has this one may flush it.
+        self.__dict__["flush"] = heir.flush
+        self.output.__dict__["flush"] = heir.buffer.flush
+        return heir
+
     def is_broken(self) -> bool:
         """User code took the stream apart, on purpose or not."""
         try:
-            return self.closed or self._output.stream is not self
+            return self.closed or self.output.stream is not self
         except (AttributeError, ValueError):
             return True
 
@@ -127,4 +165,4 @@ class OutputStream(io.TextIOWrapper):
     def detach(self) -> OutputBuffer:
         """The bytes layer, without giving it away: wrapping it anew is how scripts change the encoding."""
         self.flush()
-        return self._output
+        return self.output

@@ -59,6 +59,7 @@ class LocalSandbox:
             if self._pool is not None:
                 await self._pool.close()
             await asyncio.gather(*(session.close() for session in self._sessions.values()), return_exceptions=True)
+            await self._launcher.settle()
         finally:
             await self._launcher.__aexit__(kind, error, traceback)
 
@@ -71,13 +72,23 @@ class LocalSandbox:
         self._taken += 1
         place: Place | None = None
         try:
-            place = await self._place(spec)
+            place = None if self._pool is None else await self._pool.take(spec.limits)
+            if place is not None and spec.files and not await place.show(spec.files):
+                await place.leave()
+                place = None
+            if place is None:
+                place = Place(self._launcher, self._settings, spec.limits)
+                await place.furnish(spec.files)
             place.limit(spec.limits)
             session = LocalSession(place, self._settings, spec, on_close=self._forget)
         except BaseException:
-            self._taken -= 1
-            if place is not None:
-                await place.leave()
+            if place is None:
+                self._taken -= 1
+                raise
+            # Until it is left it is taken, also when this is cancelled once more.
+            leaving = place.leaving()
+            leaving.add_done_callback(self._free)
+            await asyncio.shield(leaving)
             raise
         finally:
             if self._pool is not None:
@@ -102,23 +113,12 @@ class LocalSandbox:
             if not layer.active:
                 _log.warning("sessions run without the layer %s: %s", layer.name, layer.detail)
 
-    async def _place(self, spec: SessionSpec) -> Place:
-        """A place with the session's files in it: one that was made ahead, or a new one."""
-        assert self._launcher is not None
-        place = None if self._pool is None else await self._pool.take(spec.limits)
-        if place is not None:
-            try:
-                if not spec.files or await place.show(spec.files):
-                    return place
-            except BaseException:
-                await place.leave()
-                raise
-            await place.leave()
-        return await Place.make(self._launcher, self._settings, spec.limits, spec.files)
-
     def _forget(self, session: LocalSession) -> None:
         if self._sessions.pop(session.place.volume, None) is not None:
             self._taken -= 1
+
+    def _free(self, _: object) -> None:
+        self._taken -= 1
 
     def _prepare_directory(self) -> None:
         """Make the work directory, and sweep what a driver left there that was killed."""

@@ -21,6 +21,9 @@ from .pace import Pace
 
 #: Bytes read at a time, and what a pipe holds unless told otherwise.
 _READ_SIZE = 64 * 1024
+#: Bytes of frames that are read at a time, unless a single one takes more: each of the smallest takes 30 us, and nobody
+#: else has the loop meanwhile.
+_FRAMES_SIZE = 4 * 1024
 #: Bytes that a pipe is made to hold, and that are read at a time, once code fills it faster than it is read: what goes
 #: together costs one wake-up, one commit and one turn of each other process.
 _WIDE = 512 * 1024
@@ -235,7 +238,7 @@ class Execution:
         # once the guest sees that all of the frame was taken.
         yield from self._read_rest()
         try:
-            data = control.recv(_READ_SIZE)
+            data = control.recv(min(_READ_SIZE, max(_FRAMES_SIZE, self._interpreter.frames.missing)))
         except BlockingIOError:
             return
         except OSError:

@@ -68,6 +68,7 @@ class Interpreter:
         self._killed = False
         #: The group whose limits bind it.
         self._cgroup: Cgroup | None = None
+        self._end: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         control.setblocking(False)
         os.set_blocking(stdout, False)
@@ -133,7 +134,7 @@ class Interpreter:
         try:
             socket.send_fds(self.control, [json.dumps(message).encode()], [tree])
         except OSError as error:
-            raise SandboxUnavailable(f"a waiting interpreter {self._last_words()}") from error
+            raise SandboxUnavailable(f"a waiting interpreter {self._last_words() or 'ended without a word'}") from error
 
     def limit(self, limits: SessionLimits, cgroup: Cgroup) -> None:
         """Set the limits of its processes: its group sees to what it can, and what it cannot is met here."""
@@ -149,29 +150,46 @@ class Interpreter:
         try:
             self.control.send(encode(message))
         except OSError as error:
-            raise SandboxUnavailable(f"a waiting interpreter {self._last_words()}") from error
+            raise SandboxUnavailable(f"a waiting interpreter {self._last_words() or 'ended without a word'}") from error
 
     async def wait_ready(self, seconds: float) -> None:
         """Wait until it is in its control group, and for the guest's word that it takes requests."""
         ready = await wait_readable((self.control.fileno(), self.pidfd), seconds)
-        data = self.control.recv(_READY_SIZE) if self.control.fileno() in ready else b""
+        data = b""
+        if self.control.fileno() in ready:
+            with contextlib.suppress(ConnectionError):  # it ended, with something that it had not read
+                data = self.control.recv(_READY_SIZE)
         if [header for header, _ in self.frames.feed(data)] != [{"type": "ready"}]:
-            raise SandboxUnavailable(f"a new interpreter {self._last_words() if ready else 'does not answer'}")
+            raise SandboxUnavailable(f"a new interpreter {await self._how_it_failed() if ready else 'does not answer'}")
         if self.attached is not None:
             try:
                 await asyncio.shield(self.attached)
             except OSError as error:
                 raise SandboxUnavailable(f"a new interpreter cannot be put into its control group: {error}") from error
 
-    def _last_words(self) -> str:
+    async def _how_it_failed(self) -> str:
+        """What the process said, or else how it ended, which the kernel knows."""
+        if said := self._last_words():
+            return said
+        if await wait_readable((self.pidfd,), _REPORT_SECONDS):
+            return (await self.ended()).describe()
+        return "does not speak like one"
+
+    def _last_words(self) -> str | None:
         """What the process said on its way out, before it ran any user's code."""
         with contextlib.suppress(OSError):
             if text := os.read(self.stderr, 4096).decode(errors="replace").strip():
                 return f"failed: {text}"
-        return "ended without a word"
+        return None
 
     async def end(self) -> None:
-        """Kill it, if it still runs, wait until it is gone, and close what belongs to it."""
+        """Kill it, if it still runs, wait until it is gone, and close what belongs to it. May be repeated."""
+        if self._end is None:
+            self._end = asyncio.create_task(self._finish(), name="sandbox-end")
+        # Who waits may be cancelled; half an end would leave a process, or close the descriptors twice.
+        await asyncio.shield(self._end)
+
+    async def _finish(self) -> None:
         if self.attached is not None:
             await asyncio.wait([self.attached])
             if not self.attached.cancelled():

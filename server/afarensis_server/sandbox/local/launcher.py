@@ -51,6 +51,8 @@ class Launcher:
         #: Starts the zygote that takes over from one that is used up.
         self._replacing: asyncio.Task[None] | None = None
         self._supervisor: Supervisor | None = None
+        #: What must be done before it ends.
+        self._kept: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         users = self._settings.max_sessions + self._settings.pool_size + 1 if self.distinct_users else 1
@@ -81,8 +83,20 @@ class Launcher:
             raise SandboxUnavailable("the sandbox was not started")
         return self._supervisor
 
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Own a task that must be done before the end, since who started it may have been cancelled."""
+        self._kept.add(task)
+        task.add_done_callback(self._kept.discard)
+
+    async def settle(self) -> None:
+        """Wait for all such tasks."""
+        if self._kept:
+            await asyncio.wait(self._kept)
+
     def take_seat(self) -> Seat:
         """Find a user and make a group."""
+        if not self._users:
+            raise SandboxUnavailable("all places for sessions are taken, or still being left")
         user = self._users.popleft()
         try:
             return Seat(user, self.cgroups.create(f"session-{next(self._names)}"))

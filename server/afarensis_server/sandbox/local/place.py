@@ -9,7 +9,6 @@ import os
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Self
 
 from ..driver import InputFile, SandboxUnavailable, SessionLimits
 from .inputs import InputDirectory
@@ -31,34 +30,16 @@ class Place:
         self.inputs = InputDirectory(settings.work_directory / "lower" / self.volume, shared=launcher.distinct_users)
         self._seat: Seat | None = None
         self._interpreter: Interpreter | None = None
-        #: Has the first interpreter started.
+        #: Has an interpreter started, and goes on when nobody waits for it any more.
         self._spawning: asyncio.Task[None] | None = None
         #: Puts files in, in a thread that goes on when nobody waits for it any more.
         self._filling: asyncio.Task[list[str]] | None = None
+        self._leaving: asyncio.Task[None] | None = None
         #: What the session changed, and all that it sees, as directories.
         self.upper = -1
         self.view = -1
         #: What the volume had left when it was made.
         self.free_inodes = -1
-
-    @classmethod
-    async def make(
-        cls,
-        launcher: Launcher,
-        settings: LocalSandboxSettings,
-        limits: SessionLimits,
-        files: Sequence[InputFile] = (),
-        *,
-        ahead: bool = False,
-    ) -> Self:
-        """Make one for these limits, with these files in it; ``ahead`` when nobody waits. Raises SandboxUnavailable."""
-        place = cls(launcher, settings, limits)
-        try:
-            await place._furnish(files, ahead=ahead)
-        except BaseException:
-            await place.leave()
-            raise
-        return place
 
     @property
     def seat(self) -> Seat:
@@ -91,6 +72,20 @@ class Place:
             raise SandboxUnavailable(f"a session cannot be bound to its limits: {error}") from error
         self.interpreter.limit(limits, self.seat.cgroup)
 
+    async def furnish(self, files: Sequence[InputFile] = (), *, ahead: bool = False) -> None:
+        """Make it, with these files in it; ``ahead`` when nobody waits. Raises SandboxUnavailable: then leave it."""
+        self._seat = seat = self._launcher.take_seat()
+        # The fork takes longest, and the files can be laid out meanwhile.
+        self._spawning = asyncio.create_task(self._spawn(seat), name="sandbox-spawn")
+        tree = await self._lay_out(seat, files)
+        try:
+            seat.cgroup.set_limits(self.limits)
+            await asyncio.shield(self._spawning)
+        except BaseException:
+            os.close(tree)
+            raise
+        await self._confine(self.interpreter, tree, ahead=ahead)
+
     async def show(self, files: Sequence[InputFile]) -> bool:
         """Put files in before any code runs; whether they are seen.
 
@@ -106,22 +101,36 @@ class Place:
 
     async def replace_interpreter(self) -> None:
         """Have a fresh interpreter beside the same files. Raises SandboxUnavailable."""
+        if self._spawning is not None:
+            await asyncio.wait({self._spawning})
         if self._interpreter is not None:
             await self._interpreter.end()
             self._interpreter = None
-        interpreter = await self._launcher.spawn(self.seat)
+        if self._leaving is not None:
+            raise SandboxUnavailable("the session is closed")
+        self._spawning = asyncio.create_task(self._spawn(self.seat), name="sandbox-spawn")
+        await asyncio.shield(self._spawning)
         try:
             (tree,) = await self._launcher.supervisor.request("clone_volume", name=self.volume)
-            await self._confine(interpreter, tree, ahead=False)
-            self._interpreter = interpreter
+            await self._confine(self.interpreter, tree, ahead=False)
             self.limit(self.limits)
         except BaseException:
-            self._interpreter = None
-            await interpreter.end()
+            # It never counts as alive: whoever wants another one, or leaves, waits for its end.
+            self.interpreter.kill()
             raise
 
+    def leaving(self) -> asyncio.Task[None]:
+        """End the interpreter and let go of everything: the one task that does, whoever waits for it."""
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave(), name="sandbox-leave")
+            self._launcher.keep(self._leaving)
+        return self._leaving
+
     async def leave(self) -> None:
-        """End the interpreter and let go of everything."""
+        """End the interpreter and let go of everything. May be repeated; goes on when nobody waits for it any more."""
+        await asyncio.shield(self.leaving())
+
+    async def _leave(self) -> None:
         try:
             for task in (self._spawning, self._filling):
                 if task is not None:
@@ -139,19 +148,6 @@ class Place:
             await asyncio.to_thread(self.inputs.remove)
             if self._seat is not None:
                 self._launcher.release_seat(self._seat)
-
-    async def _furnish(self, files: Sequence[InputFile], *, ahead: bool) -> None:
-        self._seat = seat = self._launcher.take_seat()
-        # The fork takes longest, and the files can be laid out meanwhile.
-        self._spawning = asyncio.create_task(self._spawn(seat), name="sandbox-spawn")
-        tree = await self._lay_out(seat, files)
-        try:
-            seat.cgroup.set_limits(self.limits)
-            await self._spawning
-        except BaseException:
-            os.close(tree)
-            raise
-        await self._confine(self.interpreter, tree, ahead=ahead)
 
     async def _spawn(self, seat: Seat) -> None:
         self._interpreter = await self._launcher.spawn(seat)
@@ -185,8 +181,15 @@ class Place:
 
     async def _confine(self, interpreter: Interpreter, tree: int, *, ahead: bool) -> None:
         """Have a fresh interpreter move in and confine itself."""
+        kills_before = self.seat.cgroup.usage().oom_kills
         try:
             interpreter.confine(self.limits, self.seat.cgroup, tree, ahead=ahead)
         finally:
             os.close(tree)
-        await interpreter.wait_ready(self._settings.start_seconds)
+        try:
+            await interpreter.wait_ready(self._settings.start_seconds)
+        except SandboxUnavailable as error:
+            if self.seat.cgroup.usage().oom_kills > kills_before:
+                message = f"no interpreter starts within a session's limit of memory, {self.limits.memory_bytes} B"
+                raise SandboxUnavailable(f"{message}: {error}") from error
+            raise

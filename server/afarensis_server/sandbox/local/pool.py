@@ -80,4 +80,10 @@ class Pool:
                 await place.leave()
             if len(self._ready) >= self._settings.pool_size:
                 return
-            self._ready.append(await Place.make(self._launcher, self._settings, limits, ahead=True))
+            place = Place(self._launcher, self._settings, limits)
+            try:
+                await place.furnish(ahead=True)
+            except BaseException:
+                await place.leave()
+                raise
+            self._ready.append(place)

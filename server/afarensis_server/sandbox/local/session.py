@@ -52,6 +52,7 @@ class LocalSession:
         #: The last execution said that its interpreter ended.
         self._loss_told = False
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def session_id(self) -> str:
@@ -174,9 +175,13 @@ class LocalSession:
 
     async def close(self) -> None:
         """End the session; see ``SandboxSession``."""
-        if self._closed:
-            return
-        self._closed = True
+        if self._closing is None:
+            self._closed = True
+            self._closing = asyncio.create_task(self._close(), name="sandbox-close")
+        # Who waits may be cancelled; half a close would keep the place for ever.
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         if self._settling is not None:
             self._settling.cancel()
             await asyncio.wait([self._settling])
@@ -202,10 +207,7 @@ class LocalSession:
         if self.place.is_ready:
             return False
         await self.place.replace_interpreter()
-        if self._closed:
-            # Meanwhile: who closed it saw none to end.
-            await self.place.interpreter.end()
-            self._check_open()
+        self._check_open()
         return True
 
     async def _look(self) -> Snapshot:
