@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import __version__, configuration
+from .allocator import use_one_arena
 from .configuration import Configuration, ConfigurationError
 from .logs import configure_logs, is_for_people
 
@@ -76,6 +77,7 @@ def serve(
         flags["server.data_dir"] = str(data_dir)
     if insecure_bind:
         flags["server.insecure_bind"] = True
+    use_one_arena()
     loaded = _load(config, settings, flags).settings
     configure_logs(loaded.server.log_level, loaded.server.log_format)
     # gRPC would log in its own form what we say in ours, such as that the port is taken.

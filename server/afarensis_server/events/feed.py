@@ -19,9 +19,10 @@ from ..store.pages import Seal
 from .kinds import RunLog
 from .tail import within
 
-#: Events that are looked at in one unit of reading, fit the filter or not, and those of them that are read whole.
+#: Events that are looked at in one unit of reading, fit the filter or not; those of them that are read; their bytes.
 _LOOK_LIMIT = 1_000
 _READ_LIMIT = 100
+_READ_BYTES = 256 * 1024
 #: Units of reading for one page: where hardly anything fits, it comes back short.
 _LOOKS = 50
 
@@ -164,23 +165,28 @@ class Feed:
                 del fitting[limit:]
                 position, is_last = fitting[-1].position, False
             seal = _seal(connection, project)
-            page = FeedPage(self._events(connection, fitting, seal), seal.make(str(position)))
-            return _Batch(page, position, is_last)
+            events = self._events(connection, fitting, seal)
+            if len(events) < len(fitting):
+                position, is_last = fitting[len(events) - 1].position, False
+            return _Batch(FeedPage(events, seal.make(str(position))), position, is_last)
 
         return await self._database.read(read)
 
     def _events(self, connection: Connection, places: Sequence[_Place], seal: Seal) -> list[FeedEvent]:
-        rows = connection.execute(_WHOLE, {"positions": [place.position for place in places]}) if places else ()
-        stored = {position: values for position, *values in rows}
-        return [
-            FeedEvent(
-                seal.make(str(place.position)),
-                place.thread_id,
-                place.assistant_id,
-                self._log.event(place.run_id, *stored[place.position]),
-            )
-            for place in places
-        ]
+        """The events at these places, as many as the limit on bytes allows, and one at least."""
+        events: list[FeedEvent] = []
+        size = 0
+        if not places:
+            return events
+        with connection.execute(_WHOLE, {"positions": [place.position for place in places]}) as rows:
+            for place, (sequence, time, event_type, payload) in zip(places, rows, strict=True):
+                size += len(payload)
+                if events and size > _READ_BYTES:
+                    break
+                event = self._log.event(place.run_id, sequence, time, event_type, payload)
+                cursor = seal.make(str(place.position))
+                events.append(FeedEvent(cursor, place.thread_id, place.assistant_id, event))
+        return events
 
 
 def _floor(connection: Connection, project: str) -> int:
@@ -202,6 +208,8 @@ _LOOK = (
     .order_by(_events.position)
     .limit(bindparam("most"))
 )
-_WHOLE = select(_events.position, _events.sequence, _events.create_time, _events.type, _events.payload).where(
-    _events.position.in_(bindparam("positions", expanding=True))
+_WHOLE = (
+    select(_events.sequence, _events.create_time, _events.type, _events.payload)
+    .where(_events.position.in_(bindparam("positions", expanding=True)))
+    .order_by(_events.position)
 )

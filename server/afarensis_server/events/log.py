@@ -23,8 +23,11 @@ from ..store.database import Database, Transaction
 from ..store.prepared import Prepared
 from .tail import E, LogState, Tail, Waiters, within
 
-#: Events that a reader takes from the table at a time: what a slow reader costs in memory.
+#: Events that a reader takes from the table at a time, and bytes of them: what a slow reader costs in memory.
 _READ_LIMIT = 100
+_READ_BYTES = 256 * 1024
+#: Bytes of the events of one page.
+_PAGE_BYTES = 4 * 1024 * 1024
 
 
 D = TypeVar("D")
@@ -128,12 +131,6 @@ class EventLog(Generic[D, E]):
         tx.after_commit(partial(self._appended, (project, owner_id), sized, ends))
         return stored
 
-    async def read(self, project: str, owner_id: str, after_sequence: int, limit: int) -> list[E]:
-        """The next events behind a cursor, at most this many."""
-        return await self._database.read(
-            lambda connection: self._read(connection, project, owner_id, after_sequence, limit)
-        )
-
     async def page(self, project: str, owner_id: str, after_sequence: int, limit: int) -> LogPage[E]:
         """The next events behind a cursor, at most this many. Raises NotFound, CursorPastEnd and EventsTrimmed."""
 
@@ -141,13 +138,13 @@ class EventLog(Generic[D, E]):
             # The state first: what is appended between the two may be among the events, but is never missing.
             state = self._state(connection, project, owner_id)
             state.check(after_sequence)
-            events = self._read(connection, project, owner_id, after_sequence, limit)
+            events, _ = self._read(connection, project, owner_id, after_sequence, limit, _PAGE_BYTES)
             return LogPage(events, state.last_sequence, state.ended)
 
         return await self._database.read(read)
 
     async def read_all(self, project: str, owner_id: str) -> list[E]:
-        return await self._database.read(lambda connection: self._read(connection, project, owner_id, 0, None))
+        return (await self._database.read(lambda connection: self._read(connection, project, owner_id)))[0]
 
     async def last_sequence(self, project: str, owner_id: str) -> int:
         """The sequence of the last event, 0 before the first. Raises NotFound."""
@@ -185,7 +182,9 @@ class EventLog(Generic[D, E]):
             draining = self._draining
             with tail.waiters.listening() as appended:
                 known = tail.after(cursor) if is_heard else None
-                events = await self.read(project, owner_id, cursor, _READ_LIMIT) if known is None else known
+                events, has_more = (
+                    (known, False) if known is not None else await self._read_some(project, owner_id, cursor)
+                )
                 if events and events[0].sequence != cursor + 1:
                     raise EventsTrimmed(oldest_sequence=events[0].sequence)  # while this reader read what was before
                 for event in events:
@@ -193,7 +192,7 @@ class EventLog(Generic[D, E]):
                     cursor = event.sequence
                     if event.type in self._kind.ends:
                         return
-                if known is None and len(events) == _READ_LIMIT:
+                if has_more:
                     continue
                 if woken and known is None and not events:
                     await self.last_sequence(project, owner_id)  # raises when the owner was deleted
@@ -253,13 +252,35 @@ class EventLog(Generic[D, E]):
             raise self._kind.not_found(id=owner_id)
         return LogState(row.last_sequence, row.ended, row.trimmed_sequence)
 
-    def _read(self, connection: Connection, project: str, owner_id: str, after: int, limit: int | None) -> list[E]:
+    async def _read_some(self, project: str, owner_id: str, after: int) -> tuple[list[E], bool]:
+        return await self._database.read(
+            lambda connection: self._read(connection, project, owner_id, after, _READ_LIMIT, _READ_BYTES)
+        )
+
+    def _read(
+        self,
+        connection: Connection,
+        project: str,
+        owner_id: str,
+        after: int = 0,
+        limit: int | None = None,
+        most_bytes: int | None = None,
+    ) -> tuple[list[E], bool]:
+        """Events behind a cursor, as many as the limits allow and one at least; whether there may be more."""
         parameters = {"owner_id": owner_id, "tenant": project, "after": after}
         if limit is None:
-            rows = connection.execute(self._statements.all, parameters)
+            result = connection.execute(self._statements.all, parameters)
         else:
-            rows = connection.execute(self._statements.some, {**parameters, "most": limit})
-        return [self.event(owner_id, *row) for row in rows]
+            result = connection.execute(self._statements.some, {**parameters, "most": limit})
+        events: list[E] = []
+        size = 0
+        with result as rows:
+            for sequence, time, event_type, payload in rows:
+                size += len(payload)
+                if events and most_bytes is not None and size > most_bytes:
+                    return events, True
+                events.append(self.event(owner_id, sequence, time, event_type, payload))
+        return events, len(events) == limit
 
     def event(self, owner_id: str, sequence: int, time: datetime, event_type: StrEnum, payload: str) -> E:
         """A stored event from its columns."""

@@ -20,6 +20,7 @@ from .disconnects import Context, send
 from .errors import RpcFailure, failure_of, internal_failure, knows
 from .parsing import parse
 from .required import check_required
+from .serialized import serializer
 
 _log = structlog.get_logger("afarensis.rpc")
 
@@ -80,7 +81,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return _MAKERS[takes_stream, gives_stream](
             streaming if gives_stream else unary,
             request_deserializer=None,
-            response_serializer=handler.response_serializer,
+            response_serializer=serializer(handler.response_serializer),
         )
 
 

@@ -182,13 +182,14 @@ async def test_run_that_is_not_there_is_not_found(database: Database, log: RunLo
             await database.write(lambda tx: log.append(tx, project, run_id, [token()]))  # noqa: B023
         with pytest.raises(RunNotFound):
             await collect(log.follow(project, run_id, 0, NEVER))
-        assert await log.read(project, run_id, 0, 10) == []
+        with pytest.raises(RunNotFound):
+            await log.page(project, run_id, 0, 10)
 
 
 async def test_read_gives_so_many_behind_the_cursor(database: Database, log: RunLog, run: Run) -> None:
     stored = await append(database, log, run, *(token(str(number)) for number in range(10)))
-    assert await log.read(PROJECT, run.id, 3, 4) == stored[3:7]
-    assert await log.read(PROJECT, run.id, 10, 4) == []
+    assert (await log.page(PROJECT, run.id, 3, 4)).events == stored[3:7]
+    assert (await log.page(PROJECT, run.id, 10, 4)).events == []
 
 
 async def test_first_item_is_a_heartbeat(database: Database, log: RunLog, run: Run) -> None:

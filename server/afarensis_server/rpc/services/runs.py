@@ -22,6 +22,7 @@ from ..convert.values import seconds_value
 from ..disconnects import Context
 from ..masks import fields_to_change
 from ..pages import list_page
+from ..serialized import SerializedEvents
 from .streams import bounded, check_cursor, check_list, heartbeat_seconds
 
 _DEFAULT_WAIT_SECONDS = 60.0
@@ -34,6 +35,8 @@ class RunServicer(pb.RunServiceServicer):
     def __init__(self, runs: Runs, calls: Calls) -> None:
         self._runs = runs
         self._calls = calls
+        self._created = SerializedEvents(_created)
+        self._streamed = SerializedEvents(_streamed)
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> pb.CreateRunResponse:
         return pb.CreateRunResponse(run=run_message(await self._create(request)))
@@ -52,8 +55,10 @@ class RunServicer(pb.RunServiceServicer):
         try:
             async with aclosing(self._runs.follow_events(project(), run.id, 0, heartbeat)) as items:
                 async for item in items:
-                    event, beat = _item(item)
-                    yield pb.CreateRunStreamResponse(event=event, heartbeat=beat)
+                    if isinstance(item, Heartbeat):
+                        yield pb.CreateRunStreamResponse(heartbeat=pb.Heartbeat(last_sequence=item.last_sequence))
+                    else:
+                        yield self._created.response(item)
         except (GeneratorExit, asyncio.CancelledError):
             # A stream that the server itself ends, to shut down, can be taken up again.
             if request.cancel_on_disconnect and not self._calls.draining:
@@ -117,8 +122,10 @@ class RunServicer(pb.RunServiceServicer):
         events = self._runs.follow_events(project(), request.run_id, request.after_sequence, heartbeat_seconds(request))
         async with aclosing(events) as items:
             async for item in items:
-                event, beat = _item(item)
-                yield pb.StreamRunEventsResponse(event=event, heartbeat=beat)
+                if isinstance(item, Heartbeat):
+                    yield pb.StreamRunEventsResponse(heartbeat=pb.Heartbeat(last_sequence=item.last_sequence))
+                else:
+                    yield self._streamed.response(item)
 
     async def ListRunEvents(self, request: pb.ListRunEventsRequest, context: Context) -> pb.ListRunEventsResponse:
         limit = check_list(request.after_sequence, request.page_size)
@@ -147,7 +154,9 @@ class RunServicer(pb.RunServiceServicer):
         raise InvalidFields([FieldViolation("run", Reason.REQUIRED, text)])
 
 
-def _item(item: RunEvent | Heartbeat) -> tuple[pb.RunEvent | None, pb.Heartbeat | None]:
-    if isinstance(item, Heartbeat):
-        return None, pb.Heartbeat(last_sequence=item.last_sequence)
-    return run_event_message(item), None
+def _created(event: RunEvent) -> pb.CreateRunStreamResponse:
+    return pb.CreateRunStreamResponse(event=run_event_message(event))
+
+
+def _streamed(event: RunEvent) -> pb.StreamRunEventsResponse:
+    return pb.StreamRunEventsResponse(event=run_event_message(event))
