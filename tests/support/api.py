@@ -33,8 +33,8 @@ _OPTIONS = (
 class Api:
     """A connection to a server; an async context manager."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+    def __init__(self, address: str, *options: tuple[str, int]) -> None:
+        self.channel = grpc.aio.insecure_channel(address, options=(*_OPTIONS, *options))
         self.assistants = v1.AssistantServiceStub(self.channel)
         self.threads = v1.ThreadServiceStub(self.channel)
         self.runs = v1.RunServiceStub(self.channel)
