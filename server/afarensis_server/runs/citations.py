@@ -1,17 +1,20 @@
 """How files that code wrote become part of the assistant's message.
 
-Generated images come first, as ``image_file`` parts. A text that cites ``sandbox:/mnt/data/x.csv`` gets a ``file_path``
-annotation. What the model forgot to cite, or cited wrongly, is attached all the same.
+Images that were shown come first, as ``image_file`` parts. A text that leads to ``sandbox:/mnt/data/x.csv`` gets a
+``file_path`` annotation. What the model forgot to cite, or cited wrongly, is attached all the same. So it is however a
+message ends: with the run, cut off by a limit, cancelled, or by a crash.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ..domain.events import MessageContentDelta
 from ..domain.executions import DisplayItem, ExecutionItem, FileChangeKind, FileItem
-from ..domain.threads import Attachment, FilePathAnnotation
+from ..domain.runs import MessageCreation, RunStep
+from ..domain.threads import Attachment, FilePathAnnotation, ImageFileContent, MessageContent, TextContent
 from ..domain.tools import CodeInterpreterTool
-
-_SCHEME = "sandbox:"
+from .drafts import outputs_of
+from .links import find_links
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,17 @@ class Generated:
 
     image_ids: tuple[str, ...]
     files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What the code of a run has made so far."""
+
+    since_message: Generated = Generated((), {})
+    #: File ids by path, over the whole run.
+    files: Mapping[str, str] = field(default_factory=dict)
+    #: The ids of those files that are images.
+    images: frozenset[str] = frozenset()
 
 
 def generated_by(items: Iterable[ExecutionItem]) -> Generated:
@@ -41,32 +55,57 @@ def generated_by(items: Iterable[ExecutionItem]) -> Generated:
     return Generated(tuple(images), files)
 
 
-def annotate(text: str, files: Mapping[str, str]) -> tuple[FilePathAnnotation, ...]:
-    """The annotations of a text: one for each place that cites a file by its path, in order."""
-    annotations: dict[int, FilePathAnnotation] = {}
-    # Known paths first, longest first: they may hold spaces or brackets that the pattern below would stop at.
-    for path in sorted(files, key=len, reverse=True):
-        citation = _SCHEME + path
-        start = text.find(citation)
-        while start >= 0:
-            end = start + len(citation)
-            is_free = not any(start < other.end_index and other.start_index < end for other in annotations.values())
-            if is_free and _ends_here(text, end):
-                annotations[start] = FilePathAnnotation(citation, start, end, files[path])
-            start = text.find(citation, start + 1)
-    return tuple(annotations[start] for start in sorted(annotations))
+def made_by(run_steps: Iterable[RunStep], before_step_id: str | None = None) -> Made:
+    """What the code of a run has made in these steps, the oldest first; up to one of them if that is given."""
+    everything: list[ExecutionItem] = []
+    since: list[ExecutionItem] = []
+    for step in run_steps:
+        if step.id == before_step_id:
+            break
+        if isinstance(step.details, MessageCreation):
+            since.clear()
+        else:
+            outputs = outputs_of(step.details.calls)
+            everything += outputs
+            since += outputs
+    images = frozenset(
+        item.file.id
+        for item in everything
+        if isinstance(item, FileItem) and item.file is not None and item.file.media_type.startswith("image/")
+    )
+    return Made(generated_by(since), generated_by(everything).files, images)
 
 
-def _ends_here(text: str, end: int) -> bool:
-    """Whether a citation that ends here is whole: ``x.csv`` is not cited by ``x.csv.gz`` or ``x.csv2``."""
-    rest = text[end : end + 2]
-    if not rest or not (rest[0].isalnum() or rest[0] in "._-/"):
-        return True
-    return rest[0] == "." and not rest[1:2].isalnum()
+def finish(
+    content: Sequence[MessageContent], made: Made, citable: Mapping[str, str]
+) -> tuple[list[MessageContentDelta], tuple[Attachment, ...]]:
+    """What a message that ends needs besides: additions to its content, and attachments.
 
-
-def uncited(generated: Generated, annotations: Sequence[FilePathAnnotation], known: set[str]) -> tuple[Attachment, ...]:
-    """Attachments for the generated files that the text does not lead to; ``known`` are file ids shown otherwise."""
-    cited = {annotation.file_id for annotation in annotations} | known
-    missing = dict.fromkeys(file_id for file_id in generated.files.values() if file_id not in cited)
-    return tuple(Attachment(file_id, (CodeInterpreterTool(),)) for file_id in missing)
+    Its text is annotated, and generated files that it does not lead to are brought in: images as parts, others as
+    attachments. ``citable`` are file ids by the paths that a text may lead to, besides what the run made itself.
+    """
+    additions: list[MessageContentDelta] = []
+    cited: set[str] = {part.file_id for part in content if isinstance(part, ImageFileContent)}
+    wanted = list(made.since_message.files.values())
+    files = {**citable, **made.files}
+    for index, part in enumerate(content):
+        if not isinstance(part, TextContent):
+            continue
+        links = find_links(part.value, files)
+        annotations = tuple(
+            FilePathAnnotation(part.value[link.start : link.end], link.start, link.end, link.file_ids[0])
+            for link in links
+            if len(link.file_ids) == 1
+        )
+        if annotations:
+            additions.append(MessageContentDelta(index, TextContent("", annotations)))
+            cited |= {annotation.file_id for annotation in annotations}
+        # One annotation leads to one file: those of a directory are all attached.
+        wanted += [file_id for link in links if len(link.file_ids) > 1 for file_id in link.file_ids]
+    missing = [file_id for file_id in dict.fromkeys(wanted) if file_id not in cited]
+    images = [file_id for file_id in missing if file_id in made.images]
+    additions += [
+        MessageContentDelta(index, ImageFileContent(file_id)) for index, file_id in enumerate(images, len(content))
+    ]
+    attached = tuple(Attachment(file_id, (CodeInterpreterTool(),)) for file_id in missing if file_id not in made.images)
+    return additions, attached

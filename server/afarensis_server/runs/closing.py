@@ -1,10 +1,12 @@
 """Ends a run together with all of it that is still open, in one transaction."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from sqlalchemy import Connection
 
 from ..clock import now
-from ..domain.events import EventDraft, MessageDelta, RunEvent, RunStepDelta
+from ..domain.events import EventDraft, EventType, MessageContentDelta, MessageDelta, RunEvent, RunStepDelta
 from ..domain.runs import (
     MessageCreation,
     Run,
@@ -16,9 +18,11 @@ from ..domain.runs import (
     StepStatus,
     Usage,
 )
-from ..domain.threads import MessageContent, MessageIncompleteReason, MessageStatus
-from ..store import messages, queue, runs, steps
+from ..domain.threads import Message, MessageContent, MessageIncompleteReason, MessageStatus
+from ..sandbox.driver import DATA_DIRECTORY
+from ..store import messages, queue, runs, steps, thread_files
 from ..store.writer import Transaction
+from .citations import Made, finish, made_by
 from .drafts import CallsDraft, MessageDraft
 from .states import advance, advance_step, cut_message
 
@@ -96,7 +100,7 @@ def close_run(
     for step in run_steps:
         if step.status is StepStatus.IN_PROGRESS:
             assert cut_reason is not None, "a completed run has nothing open"
-            close_step(tx, events, step, _STEP_ENDS[status], cut_reason, unfinished, error)
+            close_step(tx, events, run_steps, step, _STEP_ENDS[status], cut_reason, unfinished, error)
     runs.update(tx.connection, closed)
     queue.release(tx.connection, run.id)
     events.append(told)
@@ -106,22 +110,43 @@ def close_run(
 def close_step(
     tx: Transaction,
     events: list[EventDraft],
+    run_steps: Sequence[RunStep],
     step: RunStep,
     status: StepStatus,
     cut_reason: MessageIncompleteReason,
     unfinished: Unfinished,
     error: RunError | None,
 ) -> None:
-    """End an open step, and the message it was writing, as far as they had come."""
+    """End an open step, one of the ``run_steps``, and the message it was writing, as far as they had come."""
     moment = now()
     if isinstance(step.details, MessageCreation):
         message = messages.get(tx.connection, step.project, step.details.message_id)
         if message is not None and message.status is MessageStatus.IN_PROGRESS:
             content = unfinished.content.get(message.id, message.content)
-            cut, told = cut_message(message, content, moment, cut_reason)
-            messages.update(tx.connection, cut)
-            events.append(told)
+            _cut_message(tx, events, replace(message, content=content), made_by(run_steps, step.id), cut_reason)
     details = unfinished.details.get(step.id, step.details)
     closed, step_told = advance_step(step, status, moment, details, error=error, usage=step.usage)
     steps.update(tx.connection, closed)
     events.append(step_told)
+
+
+def kept_paths(connection: Connection, project: str, thread_id: str) -> dict[str, str]:
+    """File ids by absolute path of what earlier sessions of a thread left."""
+    kept = thread_files.list_of_thread(connection, project, thread_id)
+    return {f"{DATA_DIRECTORY}/{file.path}": file.file_id for file in kept if file.file_id is not None}
+
+
+def _cut_message(
+    tx: Transaction, events: list[EventDraft], message: Message, made: Made, reason: MessageIncompleteReason
+) -> None:
+    """End a message that will not come to its end, with all that was made for it."""
+    additions, attached = finish(message.content, made, kept_paths(tx.connection, message.project, message.thread_id))
+    draft = MessageDraft()
+    draft.apply(MessageDelta(message.id, tuple(map(MessageContentDelta, range(len(message.content)), message.content))))
+    for addition in additions:
+        delta = MessageDelta(message.id, (addition,))
+        draft.apply(delta)
+        events.append(EventDraft(EventType.MESSAGE_DELTA, delta))
+    cut, told = cut_message(message, draft.content(), now(), reason, attachments=(*message.attachments, *attached))
+    messages.update(tx.connection, cut)
+    events.append(told)

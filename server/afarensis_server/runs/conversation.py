@@ -1,22 +1,19 @@
 """The loop of a run: ask the model, run its code, tell it what happened, until it has answered."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ..clock import now
 from ..domain.events import CodeInterpreterCallDelta, EventDraft, FunctionCallDelta
 from ..domain.executions import (
     CodeError,
-    ExecutionItem,
     ExecutionResult,
     ExecutionStatus,
-    FileItem,
 )
 from ..domain.runs import (
     FunctionCall,
-    MessageCreation,
     RequiredAction,
     Run,
     RunError,
@@ -31,11 +28,10 @@ from ..sessions.service import Sessions
 from ..store import queue, runs, steps
 from ..store.database import Database
 from ..store.writer import Transaction
-from .citations import Generated, generated_by
-from .closing import Unfinished, close_run, used_so_far
+from .citations import Made, made_by
+from .closing import Unfinished, close_run, kept_paths, used_so_far
 from .code_calls import CodeCalls
 from .demands import call_refused, choice_ignored, format_missed, missing_call
-from .drafts import outputs_of
 from .models.protocol import FinishReason, Model, ModelRequest, TextPart, UserMessage
 from .prompt import Prompts
 from .recorder import RunRecorder
@@ -52,17 +48,6 @@ class ConversationLimits:
 
     #: Model calls of one run; a model that goes round in circles ends here.
     model_calls: int = 100
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """What the code of a run has made so far."""
-
-    since_message: Generated = Generated((), {})
-    #: File ids by path, over the whole run.
-    files: Mapping[str, str] = field(default_factory=dict)
-    #: The ids of those files that are images.
-    images: frozenset[str] = frozenset()
 
 
 class Conversation:
@@ -87,7 +72,7 @@ class Conversation:
         self._prompts = prompts
         self._limits = limits
         self._writer = Writer(recorder, run)
-        self._made = _Made()
+        self._made = Made()
         #: What the model is told once more, since it did not do it.
         self._reminder = ""
         self._code = CodeCalls(run, sessions, self._writer)
@@ -128,7 +113,7 @@ class Conversation:
 
     async def _turn(self, request: ModelRequest) -> bool:
         """One model call and the code it asks for; tells whether the run is over or waits for the client."""
-        self._made = await self._look_back()
+        self._made = made_by(await self._steps())
         turn = Turn(self._writer, self._made.since_message.image_ids, self._complete_message)
         async with aclosing(self._model.stream(request)) as events:
             await turn.consume(events)
@@ -306,27 +291,12 @@ class Conversation:
             lambda connection: steps.list_of_run(connection, self._run.project, self._run.id)
         )
 
-    async def _look_back(self) -> _Made:
-        """What the code of this run made, before the next model call."""
-        everything: list[ExecutionItem] = []
-        since: list[ExecutionItem] = []
-        for step in await self._steps():
-            if isinstance(step.details, MessageCreation):
-                since.clear()
-            else:
-                outputs = outputs_of(step.details.calls)
-                everything += outputs
-                since += outputs
-        images = frozenset(
-            item.file.id
-            for item in everything
-            if isinstance(item, FileItem) and item.file is not None and item.file.media_type.startswith("image/")
-        )
-        return _Made(generated_by(since), generated_by(everything).files, images)
-
     async def _complete_message(self, usage: Usage | None) -> None:
-        citable = {**self._sessions.paths_of(self._run.thread_id), **self._made.files}
-        await self._writer.complete_message(self._made.since_message, citable, self._made.images, usage)
+        kept = await self._database.read(
+            lambda connection: kept_paths(connection, self._run.project, self._run.thread_id)
+        )
+        citable = {**kept, **self._sessions.paths_of(self._run.thread_id)}
+        await self._writer.complete_message(self._made, citable, usage)
 
     # --- tools --------------------------------------------------------------------------------------------------------
 

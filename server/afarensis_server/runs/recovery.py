@@ -29,14 +29,13 @@ def take_up(tx: Transaction, events: list[EventDraft], run: Run, stored: list[Ru
     unfinished = unfinished_from(stored)
     if run.status is RunStatus.CANCELLING:
         return close_run(tx, events, run, RunStatus.CANCELLED, unfinished=unfinished)
-    open_steps = [
-        step for step in steps.list_of_run(tx.connection, run.project, run.id) if step.status is StepStatus.IN_PROGRESS
-    ]
+    run_steps = steps.list_of_run(tx.connection, run.project, run.id)
+    open_steps = [step for step in run_steps if step.status is StepStatus.IN_PROGRESS]
     if any(_code_may_have_run(step, unfinished) for step in open_steps):
         return close_run(tx, events, run, RunStatus.FAILED, unfinished=unfinished, error=_CODE_WAS_RUNNING)
     for step in open_steps:
         reason = MessageIncompleteReason.RUN_FAILED
-        close_step(tx, events, step, StepStatus.FAILED, reason, unfinished, _ANSWER_CUT)
+        close_step(tx, events, run_steps, step, StepStatus.FAILED, reason, unfinished, _ANSWER_CUT)
     return runs.get(tx.connection, run.project, run.id) or run
 
 

@@ -1,6 +1,6 @@
 """Writes the messages and steps of one run as they grow, in the Assistants API's order of events."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from .. import ids
@@ -17,7 +17,6 @@ from ..domain.events import (
 from ..domain.executions import ExecutionResult
 from ..domain.runs import MessageCreation, Run, RunStep, StepDetails, StepStatus, ToolCalls, Usage
 from ..domain.threads import (
-    FilePathAnnotation,
     ImageFileContent,
     Message,
     MessageContent,
@@ -28,7 +27,7 @@ from ..domain.threads import (
 )
 from ..store import messages, steps
 from ..store.writer import Transaction
-from .citations import Generated, annotate, uncited
+from .citations import Made, finish
 from .drafts import CallsDraft, CodeCallDraft, MessageDraft
 from .recorder import RunRecorder
 from .states import advance_step, complete_message
@@ -123,29 +122,14 @@ class Writer:
             opened.refusal_index = opened.draft.next_index
         await self._add_part(opened, opened.refusal_index, RefusalContent(refusal))
 
-    async def complete_message(
-        self, generated: Generated, citable: Mapping[str, str], images: Collection[str], usage: Usage | None
-    ) -> None:
-        """End the open message: annotate its citations and bring in every generated file that they miss.
-
-        ``citable`` maps the paths a text may cite to file ids; ``images`` are those of the generated files that are
-        images, which become parts of the message where the others are attached.
-        """
+    async def complete_message(self, made: Made, citable: Mapping[str, str], usage: Usage | None) -> None:
+        """End the open message, with all that was made and that its text leads to; see `citations.finish`."""
         opened = self._opened_message()
-        annotations: tuple[FilePathAnnotation, ...] = ()
-        if opened.text_index is not None:
-            text = opened.draft.content()[opened.text_index]
-            assert isinstance(text, TextContent)
-            annotations = annotate(text.value, citable)
-            if annotations:
-                await self._add_part(opened, opened.text_index, TextContent("", annotations))
-        attachments = uncited(generated, annotations, known=set(generated.image_ids))
-        for attachment in attachments:
-            if attachment.file_id in images:
-                await self._add_part(opened, opened.draft.next_index, ImageFileContent(attachment.file_id))
+        additions, attached = finish(opened.draft.content(), made, citable)
+        for addition in additions:
+            await self._add_part(opened, addition.index, addition.content)
         if opened.draft.next_index == 0:
             await self.add_text("")
-        attached = tuple(attachment for attachment in attachments if attachment.file_id not in images)
 
         def work(tx: Transaction, events: list[EventDraft]) -> None:
             moment = now()

@@ -4,7 +4,19 @@ from datetime import UTC, datetime
 
 from afarensis_server.domain.executions import DisplayItem, FileChangeKind, FileItem, Representation
 from afarensis_server.domain.files import File, FilePurpose
-from afarensis_server.runs.citations import annotate, generated_by, uncited
+from afarensis_server.domain.runs import (
+    CodeInterpreterCall,
+    MessageCreation,
+    RunStep,
+    StepDetails,
+    StepStatus,
+    ToolCalls,
+)
+from afarensis_server.domain.threads import ImageFileContent, TextContent
+from afarensis_server.runs.citations import Made, finish, generated_by, made_by
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+IMAGES = frozenset({"file-a", "file-b"})
 
 
 def stored(file_id: str, filename: str) -> File:
@@ -22,48 +34,6 @@ def stored(file_id: str, filename: str) -> File:
 
 def written(path: str, file_id: str, change: FileChangeKind = FileChangeKind.CREATED) -> FileItem:
     return FileItem(path, change, stored(file_id, path.rsplit("/", 1)[-1]), 1)
-
-
-def cited(text: str, files: dict[str, str]) -> list[tuple[str, str]]:
-    annotations = annotate(text, files)
-    for annotation in annotations:
-        assert text[annotation.start_index : annotation.end_index] == annotation.text
-    return [(annotation.text, annotation.file_id) for annotation in annotations]
-
-
-def test_a_citation_in_a_markdown_link_is_annotated() -> None:
-    text = "See [the table](sandbox:/mnt/data/x.csv)."
-    assert cited(text, {"/mnt/data/x.csv": "file-1"}) == [("sandbox:/mnt/data/x.csv", "file-1")]
-
-
-def test_every_place_that_cites_a_file_is_annotated_in_order() -> None:
-    files = {"/mnt/data/a.csv": "file-a", "/mnt/data/b.csv": "file-b"}
-    text = "sandbox:/mnt/data/b.csv, sandbox:/mnt/data/a.csv and sandbox:/mnt/data/b.csv"
-    assert [file_id for _, file_id in cited(text, files)] == ["file-b", "file-a", "file-b"]
-
-
-def test_indices_count_code_points() -> None:
-    text = "图表 📈: sandbox:/mnt/data/图.png"
-    (annotation,) = annotate(text, {"/mnt/data/图.png": "file-1"})
-    assert (annotation.start_index, annotation.end_index) == (6, len(text))
-
-
-def test_a_name_with_spaces_and_brackets_is_found() -> None:
-    files = {"/mnt/data/my table (2).csv": "file-1"}
-    assert cited("[x](sandbox:/mnt/data/my table (2).csv)", files) == [("sandbox:/mnt/data/my table (2).csv", "file-1")]
-
-
-def test_the_end_of_a_sentence_does_not_belong_to_the_citation() -> None:
-    assert cited("It is in sandbox:/mnt/data/x.csv.", {"/mnt/data/x.csv": "file-1"}) == [
-        ("sandbox:/mnt/data/x.csv", "file-1")
-    ]
-
-
-def test_a_longer_name_is_not_taken_for_a_shorter_one() -> None:
-    files = {"/mnt/data/x.csv": "file-1"}
-    assert cited("sandbox:/mnt/data/x.csv.gz and sandbox:/mnt/data/x.csv2", files) == []
-    both = files | {"/mnt/data/x.csv.gz": "file-2"}
-    assert cited("sandbox:/mnt/data/x.csv.gz", both) == [("sandbox:/mnt/data/x.csv.gz", "file-2")]
 
 
 def test_the_last_state_of_a_file_counts_and_a_deleted_one_does_not() -> None:
@@ -84,7 +54,55 @@ def test_only_displayed_images_with_a_file_are_images() -> None:
     assert generated_by([shown, table, shown]).image_ids == ("file-1",)
 
 
+def made(*items: FileItem | DisplayItem, images: frozenset[str] = frozenset()) -> Made:
+    generated = generated_by(items)
+    return Made(generated, generated.files, images)
+
+
 def test_a_file_that_the_text_does_not_cite_is_attached() -> None:
-    generated = generated_by([written("/mnt/data/a.csv", "file-a"), written("/mnt/data/b.csv", "file-b")])
-    annotations = annotate("sandbox:/mnt/data/a.csv sandbox:/mnt/data/wrong.csv", dict(generated.files))
-    assert [attachment.file_id for attachment in uncited(generated, annotations, set())] == ["file-b"]
+    text = TextContent("sandbox:/mnt/data/a.csv sandbox:/mnt/data/wrong.csv")
+    files = made(written("/mnt/data/a.csv", "file-a"), written("/mnt/data/b.csv", "file-b"))
+    (annotated,), attachments = finish((text,), files, {})
+    assert isinstance(annotated.content, TextContent)
+    (annotation,) = annotated.content.annotations
+    assert (annotation.file_id, annotation.start_index, annotation.end_index) == ("file-a", 0, 23)
+    assert [attachment.file_id for attachment in attachments] == ["file-b"]
+
+
+def test_an_image_that_is_neither_shown_nor_cited_becomes_a_part() -> None:
+    files = made(written("/mnt/data/a.png", "file-a"), written("/mnt/data/b.png", "file-b"), images=IMAGES)
+    additions, attachments = finish((ImageFileContent("file-a"), TextContent("Two.")), files, {})
+    assert [(addition.index, addition.content) for addition in additions] == [(2, ImageFileContent("file-b"))]
+    assert attachments == ()
+
+
+def test_files_of_earlier_runs_can_be_cited_and_are_not_attached_otherwise() -> None:
+    earlier = {"/mnt/data/old.csv": "file-old", "/mnt/data/other.csv": "file-other"}
+    (annotated,), attachments = finish((TextContent("sandbox:/mnt/data/old.csv"),), made(), earlier)
+    assert isinstance(annotated.content, TextContent)
+    assert [annotation.file_id for annotation in annotated.content.annotations] == ["file-old"]
+    assert attachments == ()
+
+
+def test_all_files_of_a_cited_directory_are_attached() -> None:
+    earlier = {"/mnt/data/out/a.csv": "file-a", "/mnt/data/out/b.csv": "file-b", "/mnt/data/c.csv": "file-c"}
+    additions, attachments = finish((TextContent("All is in sandbox:/mnt/data/out/"),), made(), earlier)
+    assert additions == []
+    assert sorted(attachment.file_id for attachment in attachments) == ["file-a", "file-b"]
+
+
+def test_what_was_made_before_the_step_counts() -> None:
+    def step(number: int, details: StepDetails) -> RunStep:
+        return RunStep(f"step_{number}", "default", "run_x", "thread_x", "asst_x", NOW, StepStatus.COMPLETED, details)
+
+    def calls(*items: FileItem) -> ToolCalls:
+        return ToolCalls((CodeInterpreterCall("call_x", "pass", items),))
+
+    steps = [
+        step(1, calls(written("/mnt/data/a.csv", "file-a"))),
+        step(2, MessageCreation("msg_1")),
+        step(3, calls(written("/mnt/data/b.csv", "file-b"))),
+        step(4, MessageCreation("msg_2")),
+    ]
+    assert made_by(steps, "step_4").since_message.files == {"/mnt/data/b.csv": "file-b"}
+    assert set(made_by(steps).files.values()) == {"file-a", "file-b"}
