@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -12,6 +12,7 @@ from tests.support.api import (
     LOOKUP,
     Api,
     event_name,
+    is_event,
     output_of,
     printed,
     prints,
@@ -19,7 +20,7 @@ from tests.support.api import (
     seconds,
     text_of,
 )
-from tests.support.scripted_model import calls, code, text
+from tests.support.scripted_model import Wait, calls, code, text
 from tests.support.scripts import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -344,6 +345,62 @@ async def test_stream_that_asked_for_it_cancels_its_run_when_it_is_dropped(api: 
     items.cancel()
     run = await api.settled(v1.Run(id=run_id))
     assert run.status == v1.RUN_STATUS_CANCELLED
+
+
+# --- what code made, however the message ends -------------------------------------------------------------------------
+
+MAKE = """\
+open('/mnt/data/cited.csv', 'w').write('a')
+open('/mnt/data/forgotten.csv', 'w').write('b')"""
+CITED = "It is in sandbox:/mnt/data/cited.csv"
+
+
+async def check_files(api: Api, message: v1.Message) -> None:
+    """The file that the text names is annotated, the other one attached."""
+    (part,) = message.content
+    (annotation,) = part.text.annotations
+    text = part.text.value
+    assert text[annotation.start_index : annotation.end_index] == "sandbox:/mnt/data/cited.csv"
+    assert await api.download(annotation.file_path.file_id) == b"a"
+    (attachment,) = message.attachments
+    assert await api.download(attachment.file_id) == b"b"
+
+
+async def test_files_are_brought_into_an_answer_that_is_cut_off(api: Api, script: Add) -> None:
+    author = script(code(MAKE), text(CITED, finish="length"))
+    run = await api.settled(await api.run(author.model))
+    assert run.status == v1.RUN_STATUS_INCOMPLETE
+    message = await api.answer(run)
+    assert message.status == v1.MESSAGE_STATUS_INCOMPLETE
+    await check_files(api, message)
+
+
+async def test_files_are_brought_into_an_answer_that_is_cancelled(api: Api, script: Add) -> None:
+    author = script(code(MAKE), text(CITED).then(Wait(asyncio.Event())))
+    run = await api.run(author.model)
+    await api.until(run.id, is_event("message.delta"))
+    await api.runs.CancelRun(v1.CancelRunRequest(run_id=run.id))
+    assert (await api.settled(run)).status == v1.RUN_STATUS_CANCELLED
+    await check_files(api, await api.answer(run))
+    stored = await api.stored_events(run.id)
+    assert joined(stored) == CITED
+    assert [event.message for event in stored if event.HasField("message")][-1] == await api.answer(run)
+
+
+async def test_file_of_an_earlier_session_can_be_cited(api: Api, script: Add) -> None:
+    author = script(code(MAKE), text("Made."), text(CITED))
+    first = await api.settled(await api.run(author.model))
+    (made,) = await api.code_calls(first)
+    await api.sessions.CloseSession(v1.CloseSessionRequest(session_id=made.session_id))
+    await api.say(first.thread_id, "Where is it?")
+    second = await api.settled(await api.run(author.model, thread_id=first.thread_id))
+    (annotation,) = (await api.answer(second)).content[0].text.annotations
+    assert await api.download(annotation.file_path.file_id) == b"a"
+
+
+def joined(events: Sequence[v1.RunEvent]) -> str:
+    """The text of a message as its deltas say it."""
+    return "".join(part.text.value for event in events for part in event.message_delta.content)
 
 
 # --- taking too long, dying -------------------------------------------------------------------------------------------
