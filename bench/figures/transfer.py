@@ -31,8 +31,8 @@ async def measure(arena: Arena) -> AsyncIterator[Figure]:
     rounds = arena.times(5)
     # Where the server has its files.
     with tempfile.TemporaryDirectory(prefix="afarensis-bench-", dir=arena.server.data) as directory:
-        path = Path(directory, "file")
         for round_number in range(rounds + 1):
+            path = Path(directory, str(round_number))
             # Other bytes each time: what is stored already would not be written again.
             chunk = os.urandom(FILE_CHUNK)
             before = processes.cpu(arena.server.pid)
@@ -42,6 +42,7 @@ async def measure(arena: Arena) -> AsyncIterator[Figure]:
             after = processes.cpu(arena.server.pid)
             take = await _take(arena.bare, path, chunk, size)
             give = await _give(arena.bare, path, size)
+            _remove(path)
             await arena.server.files.DeleteFile(v1.DeleteFileRequest(file_id=file_id))
             if round_number == 0:
                 continue
@@ -59,6 +60,10 @@ async def measure(arena: Arena) -> AsyncIterator[Figure]:
         ],
         [f"Messages of {FILE_CHUNK // 1024} KiB. Processor time of the server: {', '.join(parts)}."],
     )
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
 
 
 async def _upload(server: Server, chunk: bytes, size: int) -> tuple[float, str]:

@@ -120,6 +120,7 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
         RunEngine(database, log, sessions, models, prompts, _engine_settings(settings))
     )
     threads = Threads(database, _thread_limits(settings))
+    await threads.finish_deletions()
     assistants = Assistants(
         database, _assistant_limits(settings), default_model=models.default, check_model=models.check
     )

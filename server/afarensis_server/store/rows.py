@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, Table, bindparam, select
+from sqlalchemy import Connection, Select, Table, bindparam, select
 
 from .pages import Listed, Page, PageRequest, read_page
 
@@ -80,10 +81,15 @@ class Rows(Generic[T]):
             for name, value in (filters or {}).items()
             if value
         }
-        statement = self.select.where(
-            self.table.c.project == project, *(_among(self.table.c[name], values) for name, values in wanted.items())
-        )
-        return read_page(connection, project, request, self.table, wanted, statement, self.value)
+        # One for each value, since equality keeps the rows of an index in the list's order, and IN does not.
+        statements = [
+            self.select.where(
+                self.table.c.project == project,
+                *(self.table.c[name] == value for name, value in zip(wanted, chosen, strict=True)),
+            )
+            for chosen in product(*wanted.values())
+        ]
+        return read_page(connection, project, request, self.table, wanted, statements, self.value)
 
     def all(self, connection: Connection, statement: Select[Any]) -> list[T]:
         return [self.value(row) for row in connection.execute(statement)]
@@ -91,8 +97,3 @@ class Rows(Generic[T]):
     def parameters(self, value: T) -> dict[str, Any]:
         """The columns of a value by name, as statements take them."""
         return dict(zip(self._names, self._fields(value), strict=True))
-
-
-def _among(column: Column[Any], values: Sequence[str]) -> ColumnElement[bool]:
-    # Equality, where it is enough, keeps the rows of an index in the list's order.
-    return column == values[0] if len(values) == 1 else column.in_(values)
