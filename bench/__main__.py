@@ -19,6 +19,7 @@ from .figures import (
     capacity,
     churn,
     first_output,
+    length,
     memory,
     opening,
     output,
@@ -47,6 +48,7 @@ _FIGURES: dict[str, Callable[[Arena], AsyncIterator[Figure]]] = {
     "unary": unary.measure,
     "transfer": transfer.measure,
     "events": append.measure,
+    "length": length.measure,
     "churn": churn.measure,
     "capacity": capacity.measure,
 }

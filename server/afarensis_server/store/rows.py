@@ -6,7 +6,7 @@ from itertools import product
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from sqlalchemy import Connection, Select, Table, bindparam, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, Table, Text, bindparam, select, type_coerce
 
 from .pages import Listed, Page, PageRequest, read_page
 
@@ -71,10 +71,12 @@ class Rows(Generic[T]):
         project: str,
         request: PageRequest,
         filters: Mapping[str, str | Collection[str] | None] | None = None,
+        along: Collection[str] = (),
     ) -> Page[T]:
         """A page of the project's values whose columns equal the filters, or are among them.
 
-        A filter that is None or empty is none.
+        A filter that is None or empty is none. ``along`` names the columns that the index to read along begins with,
+        where the database may believe that another one leaves fewer rows.
         """
         wanted = {
             name: [value] if isinstance(value, str) else sorted(value)
@@ -84,8 +86,10 @@ class Rows(Generic[T]):
         # One for each value, since equality keeps the rows of an index in the list's order, and IN does not.
         statements = [
             self.select.where(
-                self.table.c.project == project,
-                *(self.table.c[name] == value for name, value in zip(wanted, chosen, strict=True)),
+                *(
+                    self.table.c[name] == value if not along or name in along else _unindexed(self.table.c[name], value)
+                    for name, value in zip(("project", *wanted), (project, *chosen), strict=True)
+                )
             )
             for chosen in product(*wanted.values())
         ]
@@ -97,3 +101,8 @@ class Rows(Generic[T]):
     def parameters(self, value: T) -> dict[str, Any]:
         """The columns of a value by name, as statements take them."""
         return dict(zip(self._names, self._fields(value), strict=True))
+
+
+def _unindexed(column: Column[Any], value: str) -> ColumnElement[bool]:
+    """Equality in words that no index serves, since these are those of a column alone."""
+    return type_coerce(column, Text).concat("") == str(value)
