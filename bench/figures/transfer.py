@@ -80,12 +80,15 @@ async def _upload(server: Server, chunk: bytes, size: int) -> tuple[float, str]:
 
 
 async def _take(channel: grpc.aio.Channel, path: Path, chunk: bytes, size: int) -> float:
-    async def parts() -> AsyncIterator[bytes]:
+    async def parts() -> AsyncIterator[bytes | v1.UploadFileRequest]:
         yield bytes(path)
         for _ in range(size // FILE_CHUNK):
-            yield chunk
+            yield v1.UploadFileRequest(data=chunk)
 
-    take: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(TAKE)
+    # The client does the same as above, so that only the servers differ.
+    take: grpc.aio.StreamUnaryMultiCallable[bytes | v1.UploadFileRequest, bytes] = channel.stream_unary(
+        TAKE, request_serializer=lambda part: part if isinstance(part, bytes) else part.SerializeToString()
+    )
     start = time.perf_counter()
     await take(parts())
     return time.perf_counter() - start
@@ -100,9 +103,13 @@ async def _download(server: Server, file_id: str, size: int) -> float:
 
 
 async def _give(channel: grpc.aio.Channel, path: Path, size: int) -> float:
-    give: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(GIVE)
+    # As above: the pieces become the same messages.
+    give: grpc.aio.UnaryStreamMultiCallable[bytes, v1.DownloadFileResponse] = channel.unary_stream(
+        GIVE, response_deserializer=lambda data: v1.DownloadFileResponse(data=data)
+    )
     start, received = time.perf_counter(), 0
-    async for data in give(bytes(path)):
-        received += len(data)
-    assert received == size, received
+    async for part in give(bytes(path)):
+        received += len(part.data)
+    # What is written holds the few bytes that frame each piece, too.
+    assert received >= size, received
     return time.perf_counter() - start

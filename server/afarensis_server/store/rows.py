@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from sqlalchemy import Column, ColumnElement, Connection, Select, Table, Text, bindparam, select, type_coerce
 
 from .pages import Listed, Page, PageRequest, read_page
+from .prepared import PreparedRow
 
 
 class Stored(Listed, Protocol):
@@ -40,7 +41,7 @@ class Rows(Generic[T]):
         # Built once: building a statement costs more than running it.
         row = (table.c.id == bindparam("row_id"), table.c.project == bindparam("row_project"))
         self._insert = table.insert()
-        self._get = self.select.where(*row)
+        self._get = PreparedRow(self.select.where(*row))
         self._update = table.update().where(*row).values({name: bindparam(name) for name in names if name not in _KEY})
         self._delete = table.delete().where(*row)
 
@@ -53,7 +54,7 @@ class Rows(Generic[T]):
             connection.execute(self._insert, [self.parameters(value) for value in values])
 
     def get(self, connection: Connection, project: str, row_id: str) -> T | None:
-        row = connection.execute(self._get, {"row_id": row_id, "row_project": project}).one_or_none()
+        row = self._get.find(connection, {"row_id": row_id, "row_project": project})
         return None if row is None else self.value(row)
 
     def update(self, connection: Connection, value: T) -> bool:
