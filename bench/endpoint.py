@@ -2,7 +2,7 @@
 
     python -m bench.endpoint
 
-prints its base URL and serves until it is ended. The last message of the user says what to answer, as JSON:
+prints its base URL and serves until it is ended. The last line of the last message says what to answer, as JSON:
 
 - ``{"code": "print(1)"}``: a call of the code interpreter. The last bytes of the answer hold a field ``stamp``, and so
   does the text of the next answer to a tool's output, for those who see no more of the first than what came of it.
@@ -102,9 +102,10 @@ class _Endpoint(asyncio.Protocol):
 
 
 def _script(content: Any) -> Any:
-    text = content if isinstance(content, str) else content[0]["text"]
+    """The last line of a message's text, if that is a script."""
+    text = content if isinstance(content, str) else content[-1].get("text", "")
     try:
-        return json.loads(text)
+        return json.loads(text.rpartition("\n")[2])
     except ValueError:
         return None
 
