@@ -257,11 +257,12 @@ class _DirectoryReader:
     async def aclose(self) -> None:
         self._offset = self._end
         self._chunks.clear()
-        if self._reading is None:
+        reading, self._reading = self._reading, None
+        if reading is None:
             self._close()
         else:
             # Not before: the number of the descriptor would be another file's.
-            self._reading.add_done_callback(self._abandon)
+            reading.add_done_callback(self._abandon)
 
     def _abandon(self, reading: asyncio.Future[list[bytes]]) -> None:
         self._close()
