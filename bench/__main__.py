@@ -1,4 +1,4 @@
-"""Measures sessions beside their peers and their floors, in one run; `make bench ARGS=--help` lists the options."""
+"""Measures sessions and runs beside peers and floors, in one run; `make bench ARGS=--help` lists the options."""
 
 import argparse
 import asyncio
@@ -13,7 +13,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .contenders import Arena, arena
-from .figures import attach, capacity, churn, memory, opening, output, warm
+from .figures import (
+    append,
+    attach,
+    capacity,
+    churn,
+    first_output,
+    length,
+    memory,
+    opening,
+    output,
+    run,
+    tokens,
+    transfer,
+    unary,
+    warm,
+)
 from .report import Figure, Machine, markdown
 
 _ROOT = Path(__file__).parents[1]
@@ -27,6 +42,13 @@ _FIGURES: dict[str, Callable[[Arena], AsyncIterator[Figure]]] = {
     "output": output.measure,
     "memory": memory.measure,
     "attach": attach.measure,
+    "run": run.measure,
+    "first-output": first_output.measure,
+    "tokens": tokens.measure,
+    "unary": unary.measure,
+    "transfer": transfer.measure,
+    "events": append.measure,
+    "length": length.measure,
     "churn": churn.measure,
     "capacity": capacity.measure,
 }

@@ -1,4 +1,4 @@
-"""Starts what is measured: servers of this repository, the bare one, and the process that drives ipykernel."""
+"""Starts what is measured: servers of this repository, the bare one, the endpoint, and what drives ipykernel."""
 
 import asyncio
 import json
@@ -52,6 +52,9 @@ class Server:
         self.channel = grpc.aio.insecure_channel(line.split()[-1], options=_OPTIONS)
         self.sessions = v1.SessionServiceStub(self.channel)
         self.files = v1.FileServiceStub(self.channel)
+        self.assistants = v1.AssistantServiceStub(self.channel)
+        self.threads = v1.ThreadServiceStub(self.channel)
+        self.runs = v1.RunServiceStub(self.channel)
         return self
 
     async def __aexit__(
@@ -77,6 +80,27 @@ class Server:
             raise RuntimeError(f"{code[:60]!r} did not do what it should: {event}")
         return printed
 
+    async def assistant(self, model: str, *, code: bool = True) -> str:
+        """Create an assistant, with the code interpreter or without; its id."""
+        tools = [v1.Tool(code_interpreter=v1.CodeInterpreterTool())] if code else []
+        created = await self.assistants.CreateAssistant(v1.CreateAssistantRequest(model=model, tools=tools))
+        return created.assistant.id
+
+    async def thread(self) -> str:
+        return (await self.threads.CreateThread(v1.CreateThreadRequest())).thread.id
+
+    async def run(self, thread_id: str, assistant_id: str, text: str) -> AsyncIterator[v1.RunEvent]:
+        """Run an assistant on a message to its end: the events as they come."""
+        new = v1.CreateRunRequest(
+            thread_id=thread_id, assistant_id=assistant_id, additional_messages=[v1.MessageInput(text=text)]
+        )
+        item = v1.CreateRunStreamResponse()
+        async for item in self.runs.CreateRunStream(v1.CreateRunStreamRequest(run=new)):
+            if item.HasField("event"):
+                yield item.event
+        if item.event.run.status != v1.RUN_STATUS_COMPLETED:
+            raise RuntimeError(f"{text[:60]!r} did not do what it should: {item}")
+
     async def close(self, session_id: str) -> None:
         await self.sessions.CloseSession(v1.CloseSessionRequest(session_id=session_id))
 
@@ -97,6 +121,16 @@ async def bare_server() -> AsyncIterator[grpc.aio.Channel]:
     try:
         async with grpc.aio.insecure_channel(address.strip(), options=_OPTIONS) as channel:
             yield channel
+    finally:
+        await _stop(process)
+
+
+@asynccontextmanager
+async def endpoint_process() -> AsyncIterator[str]:
+    """The base URL of `endpoint`, which is a process of its own."""
+    process, url = await _start([sys.executable, "-m", "bench.endpoint"], None)
+    try:
+        yield url.strip()
     finally:
         await _stop(process)
 
@@ -182,6 +216,8 @@ class Arena:
     poolless: Server
     kernels: Kernels
     bare: grpc.aio.Channel
+    #: The base URL of the scripted endpoint, which the server has for models other than `direct`.
+    endpoint: str
     #: The part of the full number of repetitions to do, up to 1.
     effort: float
 
@@ -193,9 +229,10 @@ class Arena:
 @asynccontextmanager
 async def arena(effort: float) -> AsyncIterator[Arena]:
     async with (
-        Server(BULK) as server,
+        endpoint_process() as endpoint,
+        Server({**BULK, "openai.base_url": endpoint}) as server,
         Server({**BULK, "sandbox.pool_size": 0}) as poolless,
         Kernels() as kernels,
         bare_server() as bare,
     ):
-        yield Arena(server, poolless, kernels, bare, effort)
+        yield Arena(server, poolless, kernels, bare, endpoint, effort)

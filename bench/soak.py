@@ -1,7 +1,8 @@
 """Opens and closes sessions by the thousand, and looks for what they leave behind: ``python -m bench.soak [SESSIONS]``.
 
 Every tenth session leaves a process behind, and every tenth is closed while its code runs: leaving is where leaks come
-from. What is counted must be what it was after the first sessions, but for memory, which may differ by a little.
+from. What is counted must be what it was after the first sessions, but for memory, which may differ by a little. With
+``--minutes``, see `soak_runs` instead.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 from afarensis_server.sandbox.driver import SessionLimits, SessionSpec
 from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings
 
+from . import soak_runs
 from .processes import children, descendants
 
 _GUEST_PYTHON = Path(__file__).parent.parent / ".guest" / "bin" / "python"
@@ -197,7 +199,10 @@ def _in_mib(memory: Memory) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sessions", type=int, nargs="?", default=10_000)
+    parser.add_argument("--minutes", type=float, help="instead: use a whole server, runs above all, for so long")
     arguments = parser.parse_args()
+    if arguments.minutes is not None:
+        raise SystemExit(soak_runs.main(arguments.minutes))
     counts, memories = asyncio.run(soak(arguments.sessions, min(1_000, arguments.sessions)))
     found = leaks(counts, memories)
     print("\n".join(found) or f"Nothing is left of {arguments.sessions} sessions.")

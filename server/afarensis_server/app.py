@@ -119,7 +119,7 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
     engine = await stack.enter_async_context(
         RunEngine(database, log, sessions, models, prompts, _engine_settings(settings))
     )
-    threads = Threads(database, _thread_limits(settings))
+    threads = await _open_threads(settings, database)
     assistants = Assistants(
         database, _assistant_limits(settings), default_model=models.default, check_model=models.check
     )
@@ -204,6 +204,12 @@ async def _open_database(settings: Settings, directory: Path, stack: AsyncExitSt
         # The driver's own words, without SQLAlchemy's around them.
         cause = error.orig if isinstance(error, DBAPIError) else error
         raise Refused(f"The database cannot be opened: {cause}. Its place is the setting store.url.") from error
+
+
+async def _open_threads(settings: Settings, database: Database) -> Threads:
+    threads = Threads(database, _thread_limits(settings))
+    await threads.finish_deletions()
+    return threads
 
 
 def model_endpoint(settings: Settings) -> OpenAISettings | None:

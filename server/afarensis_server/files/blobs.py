@@ -13,6 +13,7 @@ import re
 import secrets
 import threading
 import weakref
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -26,6 +27,9 @@ _WRITE_BYTES = 1024 * 1024
 _WRITE_CHUNKS = 64
 #: Bytes of one read, which is also one message of a download.
 READ_BYTES = 256 * 1024
+#: Reads that a thread makes at once; while they are sent, it makes as many more. Both are what a reader that stands
+#: still costs in memory.
+_READS = 2
 
 _BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
@@ -224,12 +228,14 @@ class _Incoming:
 
 
 class _DirectoryReader:
-    """Reads a range of an open file."""
+    """Reads a range of an open file, a little ahead of whoever takes it."""
 
     def __init__(self, path: Path, offset_bytes: int, length_bytes: int) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._offset = offset_bytes
         self._end = offset_bytes + length_bytes
+        self._chunks: deque[bytes] = deque()
+        self._reading: asyncio.Future[list[bytes]] | None = None
         # A reader that is never iterated must not keep a deleted file on the disk.
         self._close = weakref.finalize(self, os.close, self._descriptor)
 
@@ -237,18 +243,51 @@ class _DirectoryReader:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._offset >= self._end or not self._close.alive:
-            self._close()
-            raise StopAsyncIteration
-        size = min(READ_BYTES, self._end - self._offset)
-        chunk = await asyncio.to_thread(os.pread, self._descriptor, size, self._offset)
-        if not chunk:
-            raise OSError(errno.EIO, "a blob is shorter than its record says")
-        self._offset += len(chunk)
-        return chunk
+        if not self._chunks:
+            reading = self._reading or self._read_on()
+            if reading is None:
+                self._close()
+                raise StopAsyncIteration
+            # A caller that is cancelled leaves the thread at it: `aclose` waits for that.
+            self._chunks.extend(await asyncio.shield(reading))
+            self._reading = None
+            self._read_on()
+        return self._chunks.popleft()
 
     async def aclose(self) -> None:
+        self._offset = self._end
+        self._chunks.clear()
+        reading, self._reading = self._reading, None
+        if reading is None:
+            self._close()
+        else:
+            # Not before: the number of the descriptor would be another file's.
+            reading.add_done_callback(self._abandon)
+
+    def _abandon(self, reading: asyncio.Future[list[bytes]]) -> None:
         self._close()
+        if not reading.cancelled():
+            reading.exception()  # interests nobody any more
+
+    def _read_on(self) -> asyncio.Future[list[bytes]] | None:
+        """Have a thread make the next reads; None at the end."""
+        size = min(_READS * READ_BYTES, self._end - self._offset)
+        if size <= 0:
+            return None
+        self._reading = asyncio.get_running_loop().run_in_executor(None, self._read, self._offset, size)
+        self._offset += size
+        return self._reading
+
+    def _read(self, offset: int, size: int) -> list[bytes]:
+        chunks = []
+        end = offset + size
+        while offset < end:
+            chunk = os.pread(self._descriptor, min(READ_BYTES, end - offset), offset)
+            if not chunk:
+                raise OSError(errno.EIO, "a blob is shorter than its record says")
+            chunks.append(chunk)
+            offset += len(chunk)
+        return chunks
 
 
 def _sync_directory(directory: Path) -> None:

@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import errno
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import structlog
 from sqlalchemy import Connection
@@ -28,12 +28,11 @@ from ..store import files, requests
 from ..store.database import Database
 from ..store.pages import Page, PageRequest
 from ..store.writer import Transaction
+from ..uninterrupted import to_the_end
 from ..validation import Reason, SharedLimits, Violations, check_page_size, check_request_id
 from .blobs import BlobReader, BlobStore, StagedBlob
 from .lookup import is_expired
 from .names import check_filename, check_media_type, media_type_of, output_filename
-
-T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -160,7 +159,8 @@ class Files:
         try:
             async with self._blobs.stage(chunks, limit_bytes=limit) as staged:
                 _compare(head, staged)
-                return await _to_the_end(self._keep(project, method, head, staged))
+                # It holds a lock that must not be let go while a thread still links a blob.
+                return await to_the_end(self._keep(project, method, head, staged))
         except FileTooLarge:
             if announced is None:
                 raise
@@ -254,7 +254,7 @@ class Files:
     async def delete(self, project: str, file_id: str) -> None:
         """Delete a file, and its blob with the last file of that content. Raises FileNotFound."""
         file = await self.get(project, file_id)
-        if not await _to_the_end(self._delete(file)):
+        if not await to_the_end(self._delete(file)):
             raise FileNotFound(id=file_id)
 
     async def delete_expired(self, time: datetime) -> int:
@@ -262,7 +262,7 @@ class Files:
         deleted = 0
         while batch := await self._database.read(lambda connection: files.expired_before(connection, time)):
             for file in batch:
-                deleted += await _to_the_end(self._delete(file))
+                deleted += await to_the_end(self._delete(file))
         return deleted
 
     async def next_expiry(self, after: datetime) -> datetime | None:
@@ -348,22 +348,3 @@ def _compare(head: UploadHead, staged: StagedBlob) -> None:
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:
     yield content
-
-
-async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Do a short piece of work whole, even when the caller is cancelled meanwhile; the cancellation follows then.
-
-    The work holds a lock that must not be let go while a thread still links or unlinks a blob.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        # Its outcome interests nobody any more.
-        task.exception()
-        raise asyncio.CancelledError
-    return task.result()

@@ -1,12 +1,12 @@
 """What every call goes through: request id, log line, project, limits, and errors as statuses."""
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, NoReturn
-from uuid import uuid4
 
 import grpc
 import structlog
@@ -46,6 +46,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
+        # Bound once: that takes longer than not to write a line.
+        self._log = _log.bind()
         self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -68,13 +70,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         read = _reader(_request_class(method), takes_stream)
 
         async def unary(raw: Any, context: Context) -> Any:
-            async with _Call(self._calls, method, kind, context):
+            async with _Call(self._calls, self._log, method, kind, context):
                 return await behavior(read(raw), context)
 
         async def streaming(raw: Any, context: Context) -> None:
             # Written from here, and not yielded on: so a client that goes away interrupts this coroutine, wherever it
             # is, and all that the servicer holds is released at once and not by the garbage collector.
-            async with _Call(self._calls, method, kind, context), aclosing(behavior(read(raw), context)) as responses:
+            async with (
+                _Call(self._calls, self._log, method, kind, context),
+                aclosing(behavior(read(raw), context)) as responses,
+            ):
                 async for response in responses:
                     await send(context, response)
 
@@ -121,9 +126,10 @@ def _request_class(method: str) -> type[Message]:
 class _Call:
     """One call, from its first byte to its status."""
 
-    def __init__(self, calls: Calls, method: str, kind: str, context: Context) -> None:
+    def __init__(self, calls: Calls, log: Any, method: str, kind: str, context: Context) -> None:
         # Health and reflection are answered to the end.
         self._tracked = calls.track(kind, also_draining=not method.startswith(_CONTRACT))
+        self._log = log
         self._method = method
         self._context = context
         self._request_id = _request_id(context)
@@ -151,7 +157,7 @@ class _Call:
         elif isinstance(error, grpc.aio.AbortError):
             self._report(_name(self._context.code()))
         elif isinstance(error, Exception):
-            _log.error("defect", method=self._method, exc_info=error)
+            self._log.error("defect", method=self._method, exc_info=error)
             await self._abort(internal_failure(self._request_id))
         else:
             # The client went away, or its deadline passed. Nobody is there to read a status.
@@ -165,7 +171,7 @@ class _Call:
     def _report(self, status: str, **details: object) -> None:
         duration_ms = round((time.monotonic() - self._start) * 1_000, 1)
         # Probes come every few seconds and say nothing.
-        log = _log.info if self._method.startswith(_CONTRACT) else _log.debug
+        log = self._log.info if self._method.startswith(_CONTRACT) else self._log.debug
         log("call", method=self._method, status=status, duration_ms=duration_ms, **details)
 
 
@@ -173,7 +179,7 @@ def _request_id(context: Context) -> str:
     for name, value in context.invocation_metadata() or ():
         if name == REQUEST_ID_HEADER and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
-    return uuid4().hex
+    return os.urandom(16).hex()
 
 
 def _name(code: grpc.StatusCode | int) -> str:

@@ -197,7 +197,7 @@ class Runs:
 
     async def get(self, project: str, run_id: str) -> Run:
         """The run as it stands. Raises RunNotFound."""
-        return await self._database.read(lambda connection: _require(connection, project, run_id))
+        return await self._database.look(lambda connection: _require(connection, project, run_id))
 
     async def list(
         self,

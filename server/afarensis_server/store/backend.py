@@ -68,7 +68,7 @@ class Backend:
             busy_seconds,
             "PRAGMA query_only = ON",
             f"PRAGMA cache_size = -{_CACHE_KIB}",
-            pool_size=readers,
+            pool_size=readers + 1,  # the event loop's
             max_overflow=0,
         )
         busy = f"PRAGMA busy_timeout = {int(busy_seconds * 1000)}"
@@ -97,6 +97,10 @@ class Backend:
             connection.info[_COMMIT] = commit
         _driver(connection).execute("BEGIN IMMEDIATE")
         return transaction
+
+    def wait_for_nothing(self, connection: Connection) -> None:
+        """Let statements fail where there is a lock."""
+        _driver(connection).execute("PRAGMA busy_timeout = 0")
 
     def execute(self, connection: Connection, statement: str) -> None:
         """A statement without parameters or rows, past SQLAlchemy, which takes ten times as long for it."""

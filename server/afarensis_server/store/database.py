@@ -65,6 +65,15 @@ class Database:
         result: T = await self._readers.submit(work)
         return result
 
+    async def look(self, work: Callable[[Connection], T]) -> T:
+        """Run one statement that finds a row by its key, on the event loop as long as the disk is fast enough for it.
+
+        It sees every commit before it.
+        """
+        if self._readers is None:
+            raise ShuttingDown
+        return await self._readers.look(work)
+
     async def write(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
         """Run a unit that writes, and return once it is committed for good.
 

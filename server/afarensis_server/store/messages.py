@@ -1,17 +1,36 @@
-"""Messages as rows."""
+"""Messages as rows. Their thread's row counts them."""
 
-from sqlalchemy import Connection, func, select
+from collections import Counter
+
+from sqlalchemy import Connection, bindparam, select
 
 from ..domain.threads import Message
 from . import tables
 from .pages import Page, PageRequest
+from .prepared import Prepared
 from .rows import Rows
 
 _rows = Rows(tables.messages, Message)
+_thread = tables.threads.c
+_recount = Prepared(
+    tables.threads.update()
+    .where(_thread.id == bindparam("thread"))
+    .values(message_count=_thread.message_count + bindparam("more"))
+)
+_delete = (
+    tables.messages.delete()
+    .where(tables.messages.c.id == bindparam("row_id"), tables.messages.c.project == bindparam("row_project"))
+    .returning(tables.messages.c.thread_id)
+)
+_count = select(_thread.message_count).where(
+    _thread.id == bindparam("row_id"), _thread.project == bindparam("row_project")
+)
 
 
 def insert(connection: Connection, *messages: Message) -> None:
     _rows.insert(connection, *messages)
+    for thread_id, more in Counter(message.thread_id for message in messages).items():
+        _recount.run(connection, {"thread": thread_id, "more": more})
 
 
 def get(connection: Connection, project: str, message_id: str) -> Message | None:
@@ -25,7 +44,11 @@ def update(connection: Connection, message: Message) -> bool:
 
 def delete(connection: Connection, project: str, message_id: str) -> bool:
     """False when there is no such row."""
-    return _rows.delete(connection, project, message_id)
+    thread_id = connection.execute(_delete, {"row_id": message_id, "row_project": project}).scalar_one_or_none()
+    if thread_id is None:
+        return False
+    _recount.run(connection, {"thread": thread_id, "more": -1})
+    return True
 
 
 def list_page(
@@ -50,8 +73,5 @@ def list_for_prompt(
 
 
 def count(connection: Connection, project: str, thread_id: str) -> int:
-    threads = tables.threads.c
-    # The project is looked up once, not for each message: this way the index alone answers.
-    thread = select(threads.id).where(threads.id == thread_id, threads.project == project).scalar_subquery()
-    statement = select(func.count()).where(tables.messages.c.thread_id == thread)
-    return connection.execute(statement).scalar_one()
+    """How many messages a thread has; 0 when there is no such thread."""
+    return connection.execute(_count, {"row_id": thread_id, "row_project": project}).scalar_one_or_none() or 0

@@ -66,19 +66,29 @@ def read_page(
     request: PageRequest,
     table: Table,
     filters: Mapping[str, Sequence[str]],
-    statement: Select[Any],
+    statements: Sequence[Select[Any]],
     value: Callable[[Sequence[Any]], T],
 ) -> Page[T]:
-    """The page of a statement's rows that a request asks for. Raises PageTokenInvalid for a token of another list."""
+    """The page that a request asks for of the rows of all statements, none of which has a row of another's.
+
+    Raises PageTokenInvalid for a token of another list.
+    """
     size = request.size or DEFAULT_PAGE_SIZE
     scope = json.dumps([project, table.name, sorted(filters.items()), request.descending]).encode()
     columns = (table.c.create_time, table.c.id)
     if request.token:
         time, last_id = _row_of(_open_token(_secret(connection), scope, request.token))
         seen = tuple_(literal(time, UtcTime()), literal(last_id))
-        statement = statement.where(tuple_(*columns) < seen if request.descending else tuple_(*columns) > seen)
-    statement = statement.order_by(*((column.desc() for column in columns) if request.descending else columns))
-    items = [value(row) for row in connection.execute(statement.limit(size + 1))]
+        behind = tuple_(*columns) < seen if request.descending else tuple_(*columns) > seen
+        statements = [statement.where(behind) for statement in statements]
+    order = [column.desc() for column in columns] if request.descending else columns
+    items = [
+        value(row) for statement in statements for row in connection.execute(statement.order_by(*order).limit(size + 1))
+    ]
+    if len(statements) > 1:
+        # Each is in order, and none needs more than a page of it.
+        items.sort(key=lambda item: (item.create_time, item.id), reverse=request.descending)
+        del items[size + 1 :]
     if len(items) <= size:
         return Page(items)
     del items[size:]

@@ -1,13 +1,14 @@
 """Statements of the hot path: written by SQLAlchemy once, then run by the driver itself.
 
 What SQLAlchemy does around each run (contexts, caches, events, results) takes six times as long as SQLite takes for a
-small statement. That is worth it nearly everywhere, and not where every few bytes of output are a row.
+small statement. That is worth it nearly everywhere, and not where every few bytes of output are a row, or where every
+call begins with one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Insert, Update
+from sqlalchemy import Connection, Dialect, Insert, Select, Update
 
 Parameters = Mapping[str, Any]
 
@@ -44,10 +45,40 @@ class Prepared:
         return compiled
 
 
+class PreparedRow:
+    """One statement that finds a row or none, with parameters by name. Values go through the types of their columns."""
+
+    def __init__(self, statement: Select[Any]) -> None:
+        """Nothing is compiled yet."""
+        self._statement = statement
+        self._compiled: dict[str, tuple[_Compiled, list[Any]]] = {}
+
+    def find(self, connection: Connection, parameters: Parameters) -> list[Any] | None:
+        """The row's values. The driver's own errors come out as they are."""
+        dialect = connection.dialect
+        if dialect.name not in self._compiled:
+            readers: list[Any] = [
+                column.type.dialect_impl(dialect).result_processor(dialect, None)
+                for column in self._statement.selected_columns
+            ]
+            self._compiled[dialect.name] = _Compiled(self._statement, None, dialect), readers
+        compiled, readers = self._compiled[dialect.name]
+        cursor = _cursor(connection)
+        try:
+            row = cursor.execute(compiled.text, compiled.bind(parameters)).fetchone()
+        finally:
+            cursor.close()  # or its snapshot would stay
+        if row is None:
+            return None
+        return [value if read is None else read(value) for read, value in zip(readers, row, strict=True)]
+
+
 class _Compiled:
     """The statement in the words of one database."""
 
-    def __init__(self, statement: Insert | Update, columns: Sequence[str] | None, dialect: Dialect) -> None:
+    def __init__(
+        self, statement: Insert | Update | Select[Any], columns: Sequence[str] | None, dialect: Dialect
+    ) -> None:
         compiled = statement.compile(dialect=dialect, column_keys=columns)
         self.text = str(compiled)
         self._processors: list[tuple[str, Callable[[Any], Any] | None]] = [

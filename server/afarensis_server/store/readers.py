@@ -1,12 +1,14 @@
 """Threads that read: each takes a few units that wait, and runs them on one snapshot.
 
-They are taken before the snapshot begins, so that each unit sees every commit before its call.
+They are taken before the snapshot begins, so that each unit sees every commit before its call. What reads a row by its
+key is done on the event loop, since the way to a thread and back takes longer, unless the disk turns out to be slow.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
@@ -15,6 +17,12 @@ from .units import Unit, UnitQueue
 
 #: Few, so that a long unit holds up few others; the other threads take those behind.
 _MAX_UNITS = 8
+#: A look that takes longer than this did not find its pages in memory. Then threads look for a while: for twice as long
+#: each time that the next look is as slow.
+_SLOW_SECONDS = 0.005
+_SPARED_SECONDS = (0.1, 10.0)
+
+T = TypeVar("T")
 
 
 class ReaderThreads:
@@ -23,6 +31,10 @@ class ReaderThreads:
     def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop, count: int) -> None:
         self._backend = backend
         self._queue = UnitQueue(backend, loop)
+        self._connection: Connection | None = None
+        #: Until when the event loop does not read, and how long that is when it begins anew.
+        self._spared_until = 0.0
+        self._spared_seconds = _SPARED_SECONDS[0]
         self._threads = [Thread(target=self._run, name=f"store-read-{number}") for number in range(count)]
         for thread in self._threads:
             thread.start()
@@ -32,11 +44,51 @@ class ReaderThreads:
         self._queue.submit(unit)
         return unit.future
 
+    async def look(self, work: Callable[[Connection], T]) -> T:
+        """Run a unit of one statement that finds a row by its key."""
+        if time.monotonic() >= self._spared_until:
+            connection = self._connected()
+            began = time.monotonic()
+            try:
+                return work(connection)
+            except Exception as error:
+                if not self._backend.is_of_database(error):
+                    raise
+                # A lock, most likely: threads wait for it, and tell if it is something else.
+                self._disconnect()
+            finally:
+                self._took(time.monotonic() - began)
+        result: T = await self.submit(work)
+        return result
+
+    def _took(self, seconds: float) -> None:
+        """Decide by a look of the event loop who makes the next ones."""
+        least, most = _SPARED_SECONDS
+        if seconds <= _SLOW_SECONDS:
+            self._spared_seconds = least
+        else:
+            self._spared_until = time.monotonic() + self._spared_seconds
+            self._spared_seconds = min(2 * self._spared_seconds, most)
+
+    def _connected(self) -> Connection:
+        """The event loop's own connection."""
+        if self._connection is None:
+            self._connection = self._backend.reading.connect()
+            self._backend.wait_for_nothing(self._connection)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()  # another thread may get it, and is to wait for locks
+            connection.close()
+
     def close(self) -> None:
         """Finish what was submitted and end the threads. It blocks: not for the event loop's own thread."""
         self._queue.close()
         for thread in self._threads:
             thread.join()
+        self._disconnect()
 
     def _run(self) -> None:
         while self._serve():

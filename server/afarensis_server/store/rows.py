@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, Table, bindparam, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, Table, Text, bindparam, select, type_coerce
 
 from .pages import Listed, Page, PageRequest, read_page
+from .prepared import PreparedRow
 
 
 class Stored(Listed, Protocol):
@@ -39,7 +41,7 @@ class Rows(Generic[T]):
         # Built once: building a statement costs more than running it.
         row = (table.c.id == bindparam("row_id"), table.c.project == bindparam("row_project"))
         self._insert = table.insert()
-        self._get = self.select.where(*row)
+        self._get = PreparedRow(self.select.where(*row))
         self._update = table.update().where(*row).values({name: bindparam(name) for name in names if name not in _KEY})
         self._delete = table.delete().where(*row)
 
@@ -52,7 +54,7 @@ class Rows(Generic[T]):
             connection.execute(self._insert, [self.parameters(value) for value in values])
 
     def get(self, connection: Connection, project: str, row_id: str) -> T | None:
-        row = connection.execute(self._get, {"row_id": row_id, "row_project": project}).one_or_none()
+        row = self._get.find(connection, {"row_id": row_id, "row_project": project})
         return None if row is None else self.value(row)
 
     def update(self, connection: Connection, value: T) -> bool:
@@ -70,20 +72,29 @@ class Rows(Generic[T]):
         project: str,
         request: PageRequest,
         filters: Mapping[str, str | Collection[str] | None] | None = None,
+        along: Collection[str] = (),
     ) -> Page[T]:
         """A page of the project's values whose columns equal the filters, or are among them.
 
-        A filter that is None or empty is none.
+        A filter that is None or empty is none. ``along`` names the columns that the index to read along begins with,
+        where the database may believe that another one leaves fewer rows.
         """
         wanted = {
             name: [value] if isinstance(value, str) else sorted(value)
             for name, value in (filters or {}).items()
             if value
         }
-        statement = self.select.where(
-            self.table.c.project == project, *(_among(self.table.c[name], values) for name, values in wanted.items())
-        )
-        return read_page(connection, project, request, self.table, wanted, statement, self.value)
+        # One for each value, since equality keeps the rows of an index in the list's order, and IN does not.
+        statements = [
+            self.select.where(
+                *(
+                    self.table.c[name] == value if not along or name in along else _unindexed(self.table.c[name], value)
+                    for name, value in zip(("project", *wanted), (project, *chosen), strict=True)
+                )
+            )
+            for chosen in product(*wanted.values())
+        ]
+        return read_page(connection, project, request, self.table, wanted, statements, self.value)
 
     def all(self, connection: Connection, statement: Select[Any]) -> list[T]:
         return [self.value(row) for row in connection.execute(statement)]
@@ -93,6 +104,6 @@ class Rows(Generic[T]):
         return dict(zip(self._names, self._fields(value), strict=True))
 
 
-def _among(column: Column[Any], values: Sequence[str]) -> ColumnElement[bool]:
-    # Equality, where it is enough, keeps the rows of an index in the list's order.
-    return column == values[0] if len(values) == 1 else column.in_(values)
+def _unindexed(column: Column[Any], value: str) -> ColumnElement[bool]:
+    """Equality in words that no index serves, since these are those of a column alone."""
+    return type_coerce(column, Text).concat("") == str(value)

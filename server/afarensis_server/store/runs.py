@@ -44,7 +44,9 @@ def list_page(
     statuses: Collection[RunStatus] = (),
 ) -> Page[Run]:
     filters = {"thread_id": thread_id, "assistant_id": assistant_id, "status": statuses}
-    return _rows.list_page(connection, project, page, filters)
+    # A thread has few runs, an assistant fewer than a status.
+    along = ["thread_id"] if thread_id else ["project", "assistant_id"] if assistant_id else []
+    return _rows.list_page(connection, project, page, filters, along)
 
 
 def active_for_thread(connection: Connection, project: str, thread_id: str) -> Run | None:

@@ -85,6 +85,8 @@ threads = Table(
     Column("create_time", UtcTime, nullable=False),
     Column("tool_resources", Json(ToolResources), nullable=False),
     Column("metadata", Json(_Metadata), nullable=False),
+    # Kept by whoever stores or deletes messages (`store.messages`): counting them would look at each.
+    Column("message_count", BigInteger, nullable=False, server_default="0"),
     Index(None, "project", "create_time", "id"),
 )
 
@@ -169,6 +171,7 @@ runs = Table(
     Column("expired_time", UtcTime),
     Column("usage", Json(Usage)),
     Index(None, "project", "create_time", "id"),
+    Index(None, "project", "status", "create_time", "id"),
     Index(None, "thread_id", "create_time", "id"),
     Index(None, "project", "assistant_id", "create_time", "id"),
     # The thread's lock: one run at a time that is not over.

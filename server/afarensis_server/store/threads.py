@@ -1,6 +1,8 @@
 """Threads as rows."""
 
-from sqlalchemy import Connection
+from enum import Enum
+
+from sqlalchemy import Connection, bindparam, select
 
 from ..domain.threads import Thread
 from . import tables
@@ -8,6 +10,25 @@ from .pages import Page, PageRequest
 from .rows import Rows
 
 _rows = Rows(tables.threads, Thread)
+
+#: The project of threads that are being deleted, which is nobody's.
+_DELETED = ""
+#: Runs that one unit of work looks at, to delete them with their events.
+_RUNS = 20
+_hide = (
+    tables.threads.update()
+    .where(tables.threads.c.id == bindparam("row_id"), tables.threads.c.project == bindparam("row_project"))
+    .values(project=_DELETED)
+)
+_hidden = select(tables.threads.c.id).where(tables.threads.c.project == _DELETED).limit(1)
+
+
+class Deletion(Enum):
+    """How far a thread's deletion has come."""
+
+    NOT_FOUND = "there is no such thread"
+    MORE = "more of it is left"
+    DONE = "nothing of it is left"
 
 
 def insert(connection: Connection, thread: Thread) -> None:
@@ -24,8 +45,53 @@ def update(connection: Connection, thread: Thread) -> bool:
 
 
 def delete(connection: Connection, project: str, thread_id: str) -> bool:
-    """Delete a thread with its messages, runs, steps and events. False when there is no such row."""
+    """Delete a thread with its messages, runs, steps and events at once. False when there is no such row."""
     return _rows.delete(connection, project, thread_id)
+
+
+def begin_deletion(connection: Connection, project: str, thread_id: str, most: int) -> Deletion:
+    """Take a thread from its project, and delete a first part of it: about ``most`` rows.
+
+    A long one has so many that deleting them all would hold up every other unit of work. What is left is for
+    `continue_deletion`, and for the next start, should the server end before.
+    """
+    hidden = connection.execute(_hide, {"row_id": thread_id, "row_project": project}).rowcount
+    return continue_deletion(connection, thread_id, most) if hidden else Deletion.NOT_FOUND
+
+
+def continue_deletion(connection: Connection, thread_id: str, most: int) -> Deletion:
+    """Delete about ``most`` rows more of a thread that was taken from its project."""
+    while most > 0:
+        deleted = _delete_runs(connection, thread_id, most) or _delete_messages(connection, thread_id, most)
+        if not deleted:
+            _rows.delete(connection, _DELETED, thread_id)
+            return Deletion.DONE
+        most -= deleted
+    return Deletion.MORE
+
+
+def _delete_runs(connection: Connection, thread_id: str, most: int) -> int:
+    """Delete some runs of a thread, or some of their events when these are too many; tells how many rows."""
+    runs, events = tables.runs.c, tables.events.c
+    run_ids = connection.execute(select(runs.id).where(runs.thread_id == thread_id).limit(_RUNS)).scalars().all()
+    if not run_ids:
+        return 0
+    told = select(events.position).where(events.run_id.in_(run_ids)).limit(most)
+    deleted = connection.execute(tables.events.delete().where(events.position.in_(told))).rowcount
+    if deleted < most:
+        deleted += connection.execute(tables.runs.delete().where(runs.id.in_(run_ids))).rowcount
+    return deleted
+
+
+def _delete_messages(connection: Connection, thread_id: str, most: int) -> int:
+    messages = tables.messages.c
+    some = select(messages.id).where(messages.thread_id == thread_id).limit(most)
+    return connection.execute(tables.messages.delete().where(messages.id.in_(some))).rowcount
+
+
+def half_deleted(connection: Connection) -> str | None:
+    """A thread whose deletion was begun and is not done."""
+    return connection.execute(_hidden).scalar_one_or_none()
 
 
 def list_page(connection: Connection, project: str, page: PageRequest) -> Page[Thread]:

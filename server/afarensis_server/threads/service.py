@@ -14,6 +14,7 @@ from ..store import messages, requests, runs, threads
 from ..store.database import Database
 from ..store.pages import Page, PageRequest
 from ..store.writer import Transaction
+from ..uninterrupted import to_the_end
 from ..validation import Reason, Violations, check_metadata, check_page_size, check_request_id
 from .fields import (
     FILE_IDS_PATH,
@@ -25,6 +26,9 @@ from .fields import (
     check_thread,
     content_of,
 )
+
+#: Rows of a thread that are deleted in one unit of work: some 10 ms of the writer's time.
+_DELETED_TOGETHER = 500
 
 __all__ = ["MessageFields", "ThreadFields", "ThreadLimits", "Threads"]
 
@@ -88,8 +92,30 @@ class Threads:
 
         Whoever calls this first ends the run and the session of the thread.
         """
-        if not await self._database.write(lambda tx: threads.delete(tx.connection, project, thread_id)):
+        await to_the_end(self._delete(project, thread_id))
+
+    async def finish_deletions(self) -> None:
+        """Delete what is left of threads whose deletion was begun by a server that has ended since."""
+        while (thread_id := await self._database.read(threads.half_deleted)) is not None:
+            await self._delete_rest(thread_id)
+
+    async def _delete(self, project: str, thread_id: str) -> None:
+        begun = await self._database.write(
+            lambda tx: threads.begin_deletion(tx.connection, project, thread_id, _DELETED_TOGETHER)
+        )
+        if begun is threads.Deletion.NOT_FOUND:
             raise ThreadNotFound(id=thread_id)
+        if begun is threads.Deletion.MORE:
+            await self._delete_rest(thread_id)
+
+    async def _delete_rest(self, thread_id: str) -> None:
+        """Delete a thread that its project has no more, some rows at a time, so that others can write in between."""
+        while True:
+            state = await self._database.write(
+                lambda tx: threads.continue_deletion(tx.connection, thread_id, _DELETED_TOGETHER)
+            )
+            if state is threads.Deletion.DONE:
+                return
 
     # --- messages -----------------------------------------------------------------------------------------------------
 

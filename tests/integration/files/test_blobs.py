@@ -152,6 +152,26 @@ async def test_reader_lets_go_when_closed_or_forgotten(blobs: DirectoryBlobs) ->
     assert open_files() == before
 
 
+async def test_reader_that_is_closed_in_the_middle_lets_go(blobs: DirectoryBlobs) -> None:
+    """Also of what a thread reads ahead for it just then, or for a caller that was cancelled."""
+    sha256 = await keep(blobs, os.urandom(20 * READ_BYTES))
+    before = open_files()
+    for cancelled in (False, True):
+        reader = await blobs.open(sha256, offset_bytes=0, length_bytes=20 * READ_BYTES)
+        if cancelled:
+            taking = asyncio.ensure_future(anext(reader))
+            await asyncio.sleep(0)
+            taking.cancel()
+            await asyncio.wait([taking])
+        else:
+            await anext(reader)
+        await reader.aclose()
+        async with asyncio.timeout(10.0):
+            while open_files() > before:
+                await asyncio.sleep(0.001)
+        assert [chunk async for chunk in reader] == []
+
+
 async def test_shorter_blob_than_recorded_is_not_passed_off_as_whole(blobs: DirectoryBlobs) -> None:
     sha256 = await keep(blobs, b"content")
     with pytest.raises(OSError, match="shorter than its record"):

@@ -7,11 +7,14 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, make_url
 
 from afarensis_server.store import migrations
+from afarensis_server.store.backend import Backend, Commit
 from afarensis_server.store.database import Database
 from afarensis_server.store.tables import metadata
 
@@ -25,6 +28,19 @@ def schema(path: Path) -> dict[str, str]:
         connection.close()
     own = {name: sql for name, sql in rows if not name.startswith("sqlite_") and name != "alembic_version"}
     return {name: re.sub(r"[\s\"]+", " ", sql).strip() for name, sql in own.items()}
+
+
+def migrate_to_before(path: Path, name: str) -> None:
+    """Make a database as it was before the migration of this name."""
+    settings = migrations.configuration()
+    revisions = ScriptDirectory.from_config(settings).walk_revisions()
+    (before,) = (one.down_revision for one in revisions if one.path.endswith(f"_{name}.py"))
+    assert isinstance(before, str)
+    backend = Backend(make_url(f"sqlite:///{path}"), 1, 1.0)
+    with backend.migrating.connect() as connection, backend.begin_writing(connection, Commit.DURABLE):
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, before)
+    backend.dispose()
 
 
 async def test_migrations_make_the_tables_of_the_models(tmp_path: Path) -> None:
@@ -91,3 +107,28 @@ async def test_directory_may_have_a_percent_sign(tmp_path: Path) -> None:
     directory.mkdir()
     async with Database(f"sqlite:///{directory / 'a.db'}") as database:
         assert await database.read(lambda _connection: 1) == 1
+
+
+async def test_messages_of_before_they_were_counted_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    migrate_to_before(path, "thread_length")
+    connection = sqlite3.connect(path)
+    with connection:
+        for thread, messages in (("thread_a", 3), ("thread_b", 0)):
+            connection.execute("INSERT INTO threads VALUES (?, 'default', 1, '{}', '{}')", (thread,))
+            for number in range(messages):
+                connection.execute(
+                    "INSERT INTO messages (id, project, thread_id, create_time, role, status, content, attachments, "
+                    "metadata) VALUES (?, 'default', ?, 1, 'user', 'completed', '[]', '[]', '{}')",
+                    (f"msg_{thread}_{number}", thread),
+                )
+    connection.close()
+    async with Database(f"sqlite:///{path}") as database:
+        counts = await database.read(
+            lambda connection: connection.exec_driver_sql("SELECT id, message_count FROM threads ORDER BY id").all()
+        )
+        kept = await database.read(
+            lambda connection: connection.exec_driver_sql("SELECT count(*) FROM messages").scalar_one()
+        )
+    assert [tuple(row) for row in counts] == [("thread_a", 3), ("thread_b", 0)]
+    assert kept == 3

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import cast
 
 from afarensis import v1 as pb
 
@@ -12,9 +13,12 @@ from ..context import project
 from ..convert.files import file_message, purpose_value, upload_head
 from ..disconnects import Context, confirm_that_requests_are_complete
 from ..pages import list_page
+from ..serialized import Serialized
 
 #: The most data in one message of an upload.
 _CHUNK_BYTES = 2 * 1024 * 1024
+#: What stands before the length of a message's data: the number of the field, and that it has a length.
+_DATA_TAG = bytes([pb.DownloadFileResponse.DESCRIPTOR.fields_by_name["data"].number << 3 | 2])
 
 
 class FileServicer(pb.FileServiceServicer):
@@ -59,7 +63,7 @@ class FileServicer(pb.FileServiceServicer):
         async with aclosing(reader):
             yield pb.DownloadFileResponse(file=file_message(file))
             async for chunk in reader:
-                yield pb.DownloadFileResponse(data=chunk)
+                yield _piece(chunk)
 
     async def DeleteFile(self, request: pb.DeleteFileRequest, context: Context) -> pb.DeleteFileResponse:
         await self._files.delete(project(), request.file_id)
@@ -71,11 +75,28 @@ class FileServicer(pb.FileServiceServicer):
         raise Unimplemented(method="CreateDownloadUrl")
 
 
+def _piece(data: bytes) -> pb.DownloadFileResponse:
+    """A message that holds data, in its serialized form: the message itself would be two copies more."""
+    return cast(pb.DownloadFileResponse, Serialized(b"".join((_DATA_TAG, _varint(len(data)), data))))
+
+
+def _varint(value: int) -> bytes:
+    """A length as protobuf writes it: seven bits to a byte, the lowest first."""
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    written.append(value)
+    return bytes(written)
+
+
 async def _data(requests: AsyncIterator[pb.UploadFileRequest], context: Context) -> AsyncIterator[bytes]:
     async for request in requests:
         if request.WhichOneof("part") != "data":
             raise UploadMalformed(problem="A message after the first one holds no data.")
-        if len(request.data) > _CHUNK_BYTES:
+        # Once: each look at it is a copy.
+        data = request.data
+        if len(data) > _CHUNK_BYTES:
             raise UploadMalformed(problem=f"A message holds more than {_CHUNK_BYTES} bytes of data.")
-        yield request.data
+        yield data
     await confirm_that_requests_are_complete(context)
