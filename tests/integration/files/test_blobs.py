@@ -167,7 +167,7 @@ async def test_reader_that_is_closed_in_the_middle_lets_go(blobs: DirectoryBlobs
             await anext(reader)
         await reader.aclose()
         async with asyncio.timeout(10.0):
-            while open_files() > before:
+            while open_files() > before:  # noqa: ASYNC110  nobody tells
                 await asyncio.sleep(0.001)
         assert [chunk async for chunk in reader] == []
 
