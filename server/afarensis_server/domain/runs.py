@@ -56,15 +56,29 @@ class RunIncompleteReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """Tokens of one model call, or of several together."""
+
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    #: Those of the prompt that came from the provider's cache; 0 where it does not say.
+    cached_prompt_tokens: int = 0
+    #: Those of the completion that the model spent on reasoning; 0 where the provider does not say.
+    reasoning_tokens: int = 0
+    #: Who counted when the provider did not; empty when it did. A sum is estimated when a part of it is.
+    estimator: str = ""
 
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_prompt_tokens + other.cached_prompt_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.estimator or other.estimator,
+        )
 
 
 class TruncationType(StrEnum):

@@ -46,11 +46,7 @@ from .models.protocol import (
     UserPart,
 )
 from .models.transcript import render
-
-#: A rough measure, good for English and on the safe side for code: what providers bill is counted by them.
-_CHARACTERS_PER_TOKEN = 4
-#: Tokens that an image may cost, by the same rough measure.
-_IMAGE_TOKENS = 1_000
+from .models.usage import estimate_prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +85,7 @@ class Prompts:
         used = used_so_far(done)
         budget = None
         if run.max_prompt_tokens is not None:
-            budget = run.max_prompt_tokens - used.prompt_tokens - _tokens([*head, *tail])
+            budget = run.max_prompt_tokens - used.prompt_tokens - estimate_prompt([*head, *tail], run.tools)
         return ModelRequest(
             model=run.model,
             messages=(*head, *_fit(earlier, budget), *_join_turns(tail)),
@@ -242,26 +238,8 @@ def _fit(history: list[PromptMessage], budget: int | None) -> list[PromptMessage
         return history
     kept: list[PromptMessage] = []
     for message in reversed(history):
-        budget -= _tokens([message])
+        budget -= estimate_prompt([message])
         if kept and budget < 0:
             break
         kept.append(message)
     return kept[::-1]
-
-
-def _tokens(prompt: list[PromptMessage]) -> int:
-    """About how many tokens these messages cost."""
-    total = 0
-    for message in prompt:
-        match message:
-            case SystemMessage():
-                total += len(message.text) // _CHARACTERS_PER_TOKEN
-            case ToolMessage():
-                total += len(message.text) // _CHARACTERS_PER_TOKEN + len(message.images) * _IMAGE_TOKENS
-            case UserMessage():
-                total += len(message.text) // _CHARACTERS_PER_TOKEN
-                total += sum(_IMAGE_TOKENS for part in message.parts if not isinstance(part, TextPart))
-            case AssistantMessage():
-                calls = sum(len(call.arguments_json) for call in message.tool_calls)
-                total += (len(message.text or "") + calls) // _CHARACTERS_PER_TOKEN
-    return total

@@ -167,4 +167,7 @@ def usage_message(usage: Usage | None) -> pb.TokenUsage | None:
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.total_tokens,
+        cached_prompt_tokens=usage.cached_prompt_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        estimator=usage.estimator,
     )

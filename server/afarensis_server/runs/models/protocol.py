@@ -111,6 +111,13 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """What the model thinks before it answers. Nobody is shown it; it only counts."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class RefusalDelta:
     """The model declines, in its own words."""
 
@@ -133,7 +140,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class ModelUsage:
-    """The tokens of this call; never sent by a provider that does not count."""
+    """The tokens of this call. Providers send it when their endpoint counts; `Models` estimates it when none did."""
 
     usage: Usage
 
@@ -153,7 +160,7 @@ class Finish:
     reason: FinishReason
 
 
-ModelEvent = TextDelta | RefusalDelta | ToolCallDelta | ModelUsage | Finish
+ModelEvent = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | ModelUsage | Finish
 
 
 class ModelErrorReason(StrEnum):
