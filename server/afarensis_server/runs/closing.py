@@ -22,6 +22,7 @@ from ..domain.threads import Message, MessageContent, MessageIncompleteReason, M
 from ..sandbox.driver import DATA_DIRECTORY
 from ..store import messages, queue, runs, steps, thread_files
 from ..store.writer import Transaction
+from .budgets import used_so_far
 from .citations import Made, finish, made_by
 from .drafts import CallsDraft, MessageDraft
 from .states import advance, advance_step, cut_message
@@ -47,6 +48,8 @@ class Unfinished:
 
     details: Mapping[str, StepDetails] = field(default_factory=dict)
     content: Mapping[str, tuple[MessageContent, ...]] = field(default_factory=dict)
+    #: What the last model call took, where no step tells of it yet.
+    usage: Usage = Usage()
 
 
 def unfinished_from(events: list[RunEvent]) -> Unfinished:
@@ -63,11 +66,6 @@ def unfinished_from(events: list[RunEvent]) -> Unfinished:
         {step_id: draft.details() for step_id, draft in calls.items()},
         {message_id: draft.content() for message_id, draft in contents.items()},
     )
-
-
-def used_so_far(run_steps: list[RunStep]) -> Usage:
-    """The tokens of all model calls of a run: each call's usage stands with the last step it made."""
-    return sum((step.usage for step in run_steps if step.usage is not None), Usage())
 
 
 def close_run(
@@ -91,16 +89,18 @@ def close_run(
         now(),
         last_error=error,
         incomplete_reason=incomplete_reason,
-        usage=used_so_far(run_steps),
+        usage=used_so_far(run_steps) + unfinished.usage,
     )
     cut_reason = _MESSAGE_ENDS.get(status)
     if incomplete_reason is not None:
         is_filtered = incomplete_reason is RunIncompleteReason.CONTENT_FILTER
         cut_reason = MessageIncompleteReason.CONTENT_FILTER if is_filtered else MessageIncompleteReason.MAX_TOKENS
-    for step in run_steps:
-        if step.status is StepStatus.IN_PROGRESS:
-            assert cut_reason is not None, "a completed run has nothing open"
-            close_step(tx, events, run_steps, step, _STEP_ENDS[status], cut_reason, unfinished, error)
+    open_steps = [step for step in run_steps if step.status is StepStatus.IN_PROGRESS]
+    if open_steps and unfinished.usage != Usage():
+        open_steps[-1] = replace(open_steps[-1], usage=unfinished.usage)
+    for step in open_steps:
+        assert cut_reason is not None, "a completed run has nothing open"
+        close_step(tx, events, run_steps, step, _STEP_ENDS[status], cut_reason, unfinished, error)
     runs.update(tx.connection, closed)
     queue.release(tx.connection, run.id)
     events.append(told)

@@ -28,8 +28,9 @@ from ..sessions.service import Sessions
 from ..store import queue, runs, steps
 from ..store.database import Database
 from ..store.writer import Transaction
+from .budgets import Budget
 from .citations import Made, made_by
-from .closing import Unfinished, close_run, kept_paths, used_so_far
+from .closing import Unfinished, close_run, kept_paths
 from .code_calls import CodeCalls
 from .demands import call_refused, choice_ignored, format_missed, missing_call
 from .models.protocol import FinishReason, Model, ModelRequest, TextPart, UserMessage
@@ -40,6 +41,12 @@ from .turn import AskedCall, Turn
 from .writer import Writer
 
 T = TypeVar("T")
+
+#: Why a run ends whose answer was cut off like this.
+_CUTS: dict[FinishReason | None, RunIncompleteReason] = {
+    FinishReason.LENGTH: RunIncompleteReason.MAX_COMPLETION_TOKENS,
+    FinishReason.CONTENT_FILTER: RunIncompleteReason.CONTENT_FILTER,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,8 @@ class Conversation:
         #: What the model is told once more, since it did not do it.
         self._reminder = ""
         self._code = CodeCalls(run, sessions, self._writer)
+        #: What the model calls so far took, those that no step tells of included.
+        self._budget = Budget(run)
 
     async def run(self) -> None:
         """Go on until the run is terminal or waits for the client.
@@ -85,12 +94,15 @@ class Conversation:
         if self._run.status is not RunStatus.IN_PROGRESS:
             await self._advance(RunStatus.IN_PROGRESS)
         for _ in range(self._limits.model_calls):
+            done = await self._steps()
+            self._made = made_by(done)
+            self._budget.note_steps(done)
             request = await self._prompts.build(self._run, self._code.seconds)
-            if (reason := await self._exhausted(request)) is not None:
-                return await self._end(RunStatus.INCOMPLETE, incomplete_reason=reason)
             if self._reminder:
                 reminder = UserMessage((TextPart(self._reminder),))
                 request = replace(request, messages=(*request.messages, reminder))
+            if (reason := self._budget.exhausted(request)) is not None:
+                return await self._end(RunStatus.INCOMPLETE, incomplete_reason=reason)
             if await self._turn(request):
                 return None
         error = RunError(
@@ -107,29 +119,21 @@ class Conversation:
 
     def unfinished(self) -> Unfinished:
         """How far the open message and step have come, for whoever ends the run from outside."""
-        return Unfinished(self._writer.open_details(), self._writer.open_content())
+        return Unfinished(self._writer.open_details(), self._writer.open_content(), self._budget.untold)
 
     # --- one turn -----------------------------------------------------------------------------------------------------
 
     async def _turn(self, request: ModelRequest) -> bool:
         """One model call and the code it asks for; tells whether the run is over or waits for the client."""
-        self._made = made_by(await self._steps())
         turn = Turn(self._writer, self._made.since_message.image_ids, self._complete_message)
         async with aclosing(self._model.stream(request)) as events:
-            await turn.consume(events)
-        if turn.finish in (FinishReason.LENGTH, FinishReason.CONTENT_FILTER):
+            await turn.consume(self._budget.watched(request, events))
+        if (cut := _CUTS.get(turn.finish)) is not None:
             await self._say_late(turn)
-        if turn.finish is FinishReason.LENGTH:
-            await self._note_usage(turn.usage)
-            await self._end(RunStatus.INCOMPLETE, incomplete_reason=RunIncompleteReason.MAX_COMPLETION_TOKENS)
-            return True
-        if turn.finish is FinishReason.CONTENT_FILTER:
-            await self._note_usage(turn.usage)
-            await self._end(RunStatus.INCOMPLETE, incomplete_reason=RunIncompleteReason.CONTENT_FILTER)
+            await self._end(RunStatus.INCOMPLETE, incomplete_reason=cut)
             return True
         told_before, self._reminder = self._reminder, missing_call(request.tool_choice, turn.calls) or ""
         if self._reminder and told_before:
-            await self._note_usage(turn.usage)
             await self._end(RunStatus.FAILED, error=choice_ignored(self._reminder))
             return True
         if not turn.calls:
@@ -141,14 +145,13 @@ class Conversation:
         if self._writer.message is None:
             await self._writer.open_message(self._made.since_message.image_ids)
         if self._reminder:
-            await self._complete_message(turn.usage)
+            await self._complete_message(self._budget.take())
             return False
         error = None if self._writer.has_refused() else format_missed(self._run.response_format, self._writer.text())
         if error is not None:
-            await self._note_usage(turn.usage)
             await self._end(RunStatus.FAILED, error=error)
         else:
-            await self._complete_message(turn.usage)
+            await self._complete_message(self._budget.take())
             await self._end(RunStatus.COMPLETED)
         return True
 
@@ -174,9 +177,9 @@ class Conversation:
             else:
                 await self._refuse(index, call, f"There is no tool named '{call.name}' in this run.")
         if waiting:
-            await self._require_action(tuple(waiting), turn.usage)
+            await self._require_action(tuple(waiting), self._budget.take())
             return True
-        await self._writer.complete_calls(turn.usage)
+        await self._writer.complete_calls(self._budget.take())
         if turn.late_text.strip():
             await self._say_late(turn)
             await self._complete_message(None)
@@ -202,7 +205,7 @@ class Conversation:
 
         self._run = await self._record(work)
 
-    async def _require_action(self, calls: tuple[FunctionCall, ...], usage: Usage | None) -> None:
+    async def _require_action(self, calls: tuple[FunctionCall, ...], usage: Usage) -> None:
         waiting_step = self._writer.waiting_step(usage)
 
         def work(tx: Transaction, events: list[EventDraft]) -> None:
@@ -262,27 +265,6 @@ class Conversation:
             # Deleted together with its thread.
             raise IllegalTransition(RunStatus.CANCELLED, self._run.status)
         return row
-
-    # --- tokens -------------------------------------------------------------------------------------------------------
-
-    async def _exhausted(self, request: ModelRequest) -> RunIncompleteReason | None:
-        """Which token budget of the run is used up."""
-        if request.max_completion_tokens is not None and request.max_completion_tokens <= 0:
-            return RunIncompleteReason.MAX_COMPLETION_TOKENS
-        if self._run.max_prompt_tokens is not None:
-            used = used_so_far(await self._steps())
-            if used.prompt_tokens >= self._run.max_prompt_tokens:
-                return RunIncompleteReason.MAX_PROMPT_TOKENS
-        return None
-
-    async def _note_usage(self, usage: Usage | None) -> None:
-        """Put the usage of a call that was cut short on its open step, so that it counts."""
-        opened = self._writer.calls or self._writer.message
-        if opened is None or usage is None:
-            return
-        opened.step = replace(opened.step, usage=usage)
-        step = opened.step
-        await self._database.write(lambda tx: steps.update(tx.connection, step))
 
     # --- what code made -----------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from ..sandbox.driver import DATA_DIRECTORY
 from ..sessions.service import Sessions
 from ..store import messages, steps
 from ..store.database import Database
-from .closing import used_so_far
+from .budgets import used_so_far
 from .models import code_interpreter
 from .models.protocol import (
     AssistantMessage,

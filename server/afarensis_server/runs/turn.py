@@ -38,7 +38,6 @@ class Turn:
         self.calls: list[AskedCall] = []
         #: Words that came behind calls. They wait until those are answered: a message has no place within a step.
         self.late_text = ""
-        self.usage: Usage | None = None
         self.finish: FinishReason | None = None
 
     async def consume(self, events: AsyncIterator[ModelEvent]) -> None:
@@ -56,7 +55,7 @@ class Turn:
                 case ToolCallDelta():
                     await self._add_call(event)
                 case ModelUsage():
-                    self.usage = event.usage
+                    pass  # counted by `budgets`
                 case Finish():
                     self.finish = event.reason
 

@@ -120,7 +120,8 @@ def run_step_message(step: RunStep) -> pb.RunStep:
         fail_time=timestamp_message(step.fail_time),
         expired_time=timestamp_message(step.expired_time),
         metadata=step.metadata,
-        usage=usage_message(step.usage),
+        # Its row has it as soon as the model has answered; clients get it once the step is over.
+        usage=None if step.status is StepStatus.IN_PROGRESS else usage_message(step.usage),
     )
     match step.details:
         case MessageCreation():
