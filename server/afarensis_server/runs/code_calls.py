@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
 
 from ..domain.events import CodeInterpreterCallDelta, OutputDelta
 from ..domain.executions import CodeError, DisplayItem, ExecutionItem, ExecutionResult, ExecutionStatus, Started
-from ..domain.runs import Run
+from ..domain.runs import Run, Usage
 from ..domain.tools import CodeInterpreterTool
 from ..errors import SessionNotActive
 from ..sessions.live import LiveSession
@@ -53,10 +54,11 @@ class CodeCalls:
         await self._at_work.sandbox.interrupt(within_seconds=within_seconds)
         return True
 
-    async def run(self, turn: Turn, index: int) -> None:
+    async def run(self, turn: Turn, index: int, usage: Callable[[], Usage] | None = None) -> None:
         """Run a call's code, and stream into the open step what it does. Raises Halted, and DomainError for a session.
 
-        Arguments that hold no code are answered with an error, which the model reads.
+        Arguments that hold no code are answered with an error, which the model reads. With ``usage``, what the model
+        call took, the step ends with the code.
         """
         call = turn.calls[index]
         try:
@@ -71,34 +73,36 @@ class CodeCalls:
         await turn.show_code(index, code)
         begun = time.monotonic()
         try:
-            await self._run_in_session(index, call, code)
+            await self._run_in_session(index, call, code, usage)
             if self._halt_reason:
                 raise Halted
         except asyncio.CancelledError:
             # Nobody reads the interpreter's own words any more. Who ends the run keeps this with the rest of the step.
             failure = CodeError("KeyboardInterrupt", "The run was stopped while this code was running.", "")
             seconds = time.monotonic() - begun
-            self._writer.note_result(
-                index, call.id, ExecutionResult(ExecutionStatus.INTERRUPTED, seconds, error=failure)
-            )
+            result = ExecutionResult(ExecutionStatus.INTERRUPTED, seconds, error=failure)
+            if self._writer.calls is not None:
+                self._writer.note_result(index, call.id, result)
             raise
         finally:
             self._at_work = None
 
-    async def _run_in_session(self, index: int, call: AskedCall, code: str) -> None:
+    async def _run_in_session(self, index: int, call: AskedCall, code: str, usage: Callable[[], Usage] | None) -> None:
         """Run code in the thread's session, or in its next one if that ends before the code has begun."""
         for tries_left in (2, 1, 0):
             try:
                 live = await self._sessions.for_thread(
                     self._run.project, self._run.thread_id, self._run.tool_resources.code_interpreter_file_ids
                 )
-                await self._stream_execution(live, index, call, code)
+                await self._stream_execution(live, index, call, code, usage)
                 break
             except SessionNotActive:
                 if not tries_left:
                     raise
 
-    async def _stream_execution(self, live: LiveSession, index: int, call: AskedCall, code: str) -> None:
+    async def _stream_execution(
+        self, live: LiveSession, index: int, call: AskedCall, code: str, usage: Callable[[], Usage] | None
+    ) -> None:
         opened = self._writer.calls
         assert opened is not None
         draft = opened.draft.calls[index]
@@ -120,9 +124,11 @@ class CodeCalls:
                         self._at_work = live
                     case ExecutionResult():
                         result = event.explained(self._halt_reason)
-                        await self._writer.add_call(
-                            CodeInterpreterCallDelta(index, call.id, result=result), stored=True
-                        )
+                        delta = CodeInterpreterCallDelta(index, call.id, result=result)
+                        if usage is None or self._halt_reason:
+                            await self._writer.add_call(delta, stored=True)
+                        else:
+                            await self._writer.complete_calls(usage(), delta)
                     case _:
                         output: OutputDelta = draft.place(_without_inline_images(event))
                         await self._writer.add_call(CodeInterpreterCallDelta(index, call.id, outputs=(output,)))

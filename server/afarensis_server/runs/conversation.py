@@ -24,6 +24,7 @@ from ..domain.runs import (
     Usage,
 )
 from ..domain.tools import CodeInterpreterTool, FunctionTool, ToolChoice
+from ..sandbox.driver import DATA_DIRECTORY
 from ..sessions.service import Sessions
 from ..store import queue, runs, steps
 from ..store.database import Database
@@ -36,9 +37,9 @@ from .demands import call_refused, choice_ignored, format_missed, missing_call
 from .models.protocol import FinishReason, Model, ModelRequest, TextPart, UserMessage
 from .prompt import Prompts
 from .recorder import RunRecorder
-from .states import IllegalTransition, advance
+from .states import IllegalTransition, advance, check
 from .turn import AskedCall, Turn
-from .writer import Writer
+from .writer import LastWork, Writer
 
 T = TypeVar("T")
 
@@ -151,8 +152,8 @@ class Conversation:
         if error is not None:
             await self._end(RunStatus.FAILED, error=error)
         else:
-            await self._complete_message(self._budget.take())
-            await self._end(RunStatus.COMPLETED)
+            # Both at once: a run is not to be seen that has answered and is not over.
+            await self._complete_message(self._budget.take(), LastWork(self._check_completable, self._complete))
         return True
 
     async def _say_late(self, turn: Turn) -> None:
@@ -165,13 +166,14 @@ class Conversation:
         """Run the code, answer what cannot be called, and wait for the client where functions are left."""
         if self._writer.message is not None:
             await self._complete_message(None)
-        waiting = []
+        waiting: list[FunctionCall] = []
         for index, call in enumerate(turn.calls):
             refusal = call_refused(choice, parallel=self._run.parallel_tool_calls, index=index, call=call)
             if refusal is not None:
                 await self._refuse(index, call, refusal)
             elif call.is_code and self._has_code_interpreter():
-                await self._code.run(turn, index)
+                is_last = index == len(turn.calls) - 1 and not waiting
+                await self._code.run(turn, index, self._budget.take if is_last else None)
             elif self._has_function(call.name):
                 waiting.append(FunctionCall(call.id, call.name, call.arguments_json))
             else:
@@ -179,7 +181,8 @@ class Conversation:
         if waiting:
             await self._require_action(tuple(waiting), self._budget.take())
             return True
-        await self._writer.complete_calls(self._budget.take())
+        if self._writer.calls is not None:
+            await self._writer.complete_calls(self._budget.take())
         if turn.late_text.strip():
             await self._say_late(turn)
             await self._complete_message(None)
@@ -273,12 +276,20 @@ class Conversation:
             lambda connection: steps.list_of_run(connection, self._run.project, self._run.id)
         )
 
-    async def _complete_message(self, usage: Usage | None) -> None:
-        kept = await self._database.read(
-            lambda connection: kept_paths(connection, self._run.project, self._run.thread_id)
-        )
-        citable = {**kept, **self._sessions.paths_of(self._run.thread_id)}
-        await self._writer.complete_message(self._made, citable, usage)
+    async def _complete_message(self, usage: Usage | None, last: LastWork | None = None) -> None:
+        citable: dict[str, str] = {}
+        if DATA_DIRECTORY.lstrip("/") in self._writer.text().lower():
+            kept = await self._database.read(
+                lambda connection: kept_paths(connection, self._run.project, self._run.thread_id)
+            )
+            citable = {**kept, **self._sessions.paths_of(self._run.thread_id)}
+        await self._writer.complete_message(self._made, citable, usage, last)
+
+    def _check_completable(self, tx: Transaction) -> None:
+        check(self._row(tx), RunStatus.COMPLETED)
+
+    def _complete(self, tx: Transaction, events: list[EventDraft]) -> None:
+        close_run(tx, events, self._row(tx), RunStatus.COMPLETED, unfinished=Unfinished())
 
     # --- tools --------------------------------------------------------------------------------------------------------
 

@@ -58,10 +58,15 @@ class IllegalTransition(Exception):
         self.current = current
 
 
-def advance(run: Run, status: RunStatus, now: datetime, **changes: Any) -> tuple[Run, EventDraft]:
-    """The run in its next status, with the event that says so. Raises IllegalTransition."""
+def check(run: Run, status: RunStatus) -> None:
+    """Raise IllegalTransition where a run cannot go to a status."""
     if status not in _FOLLOWERS.get(run.status, frozenset()):
         raise IllegalTransition(run.status, status)
+
+
+def advance(run: Run, status: RunStatus, now: datetime, **changes: Any) -> tuple[Run, EventDraft]:
+    """The run in its next status, with the event that says so. Raises IllegalTransition."""
+    check(run, status)
     if (time_field := _TIME_FIELDS.get(status)) is not None:
         changes[time_field] = now
     if status is not RunStatus.REQUIRES_ACTION:

@@ -1,6 +1,6 @@
 """Writes the messages and steps of one run as they grow, in the Assistants API's order of events."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from .. import ids
@@ -30,7 +30,7 @@ from ..store.writer import Transaction
 from .citations import Made, finish
 from .drafts import CallsDraft, CodeCallDraft, MessageDraft
 from .recorder import RunRecorder
-from .states import advance_step, complete_message
+from .states import IllegalTransition, advance_step, complete_message
 
 
 @dataclass(slots=True)
@@ -51,6 +51,15 @@ class OpenCalls:
 
     step: RunStep
     draft: CallsDraft = field(default_factory=CallsDraft)
+
+
+@dataclass(frozen=True, slots=True)
+class LastWork:
+    """What goes with the end of a message: ``check`` raises IllegalTransition if it may not be done, and changes
+    nothing."""
+
+    check: Callable[[Transaction], None]
+    do: Callable[[Transaction, list[EventDraft]], None]
 
 
 class Writer:
@@ -122,8 +131,14 @@ class Writer:
             opened.refusal_index = opened.draft.next_index
         await self._add_part(opened, opened.refusal_index, RefusalContent(refusal))
 
-    async def complete_message(self, made: Made, citable: Mapping[str, str], usage: Usage | None) -> None:
-        """End the open message, with all that was made and that its text leads to; see `citations.finish`."""
+    async def complete_message(
+        self, made: Made, citable: Mapping[str, str], usage: Usage | None, last: LastWork | None = None
+    ) -> None:
+        """End the open message, with all that was made and that its text leads to; see `citations.finish`.
+
+        ``last`` is done in the same transaction, behind it. Raises IllegalTransition when that may not be done; the
+        message is as it was then.
+        """
         opened = self._opened_message()
         additions, attached = finish(opened.draft.content(), made, citable)
         for addition in additions:
@@ -140,8 +155,21 @@ class Writer:
             messages.update(tx.connection, message)
             steps.update(tx.connection, step)
             events += [told, step_told]
+            if last is not None:
+                last.do(tx, events)
 
-        await self._recorder.record(work)
+        def attempt(tx: Transaction, events: list[EventDraft]) -> IllegalTransition | None:
+            # Not raised in here: this goes on when its caller is cancelled, and nobody would be left to take it.
+            try:
+                if last is not None:
+                    last.check(tx)
+            except IllegalTransition as error:
+                return error
+            work(tx, events)
+            return None
+
+        if (refused := await self._recorder.record(attempt)) is not None:
+            raise refused
         self.message = None
 
     def _opened_message(self) -> OpenMessage:
@@ -191,13 +219,19 @@ class Writer:
         if isinstance(call, CodeCallDraft) and call.execution_id is not None and call.result is None:
             opened.draft.apply(RunStepDelta(opened.step.id, (CodeInterpreterCallDelta(index, call_id, result=result),)))
 
-    async def complete_calls(self, usage: Usage | None) -> None:
-        """End the open step: every call has its answer."""
+    async def complete_calls(self, usage: Usage | None, last: ToolCallDelta | None = None) -> None:
+        """End the open step: every call has its answer, the ``last`` of them with this."""
         opened = self._opened_calls()
+        change = None
+        if last is not None:
+            change = RunStepDelta(opened.step.id, (last,))
+            opened.draft.apply(change)
 
         def work(tx: Transaction, events: list[EventDraft]) -> None:
             step, told = advance_step(opened.step, StepStatus.COMPLETED, now(), opened.draft.details(), usage=usage)
             steps.update(tx.connection, step)
+            if change is not None:
+                events.append(EventDraft(EventType.STEP_DELTA, change))
             events.append(told)
 
         await self._recorder.record(work)
