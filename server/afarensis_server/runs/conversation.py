@@ -5,7 +5,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ..clock import now
 from ..domain.events import CodeInterpreterCallDelta, EventDraft, FunctionCallDelta
 from ..domain.executions import (
     CodeError,
@@ -33,9 +32,10 @@ from .closing import Unfinished, close_run, kept_paths, used_so_far
 from .code_calls import CodeCalls
 from .demands import call_refused, choice_ignored, format_missed, missing_call
 from .models.protocol import FinishReason, Model, ModelRequest, TextPart, UserMessage
+from .moves import move_run, store_step
 from .prompt import Prompts
 from .recorder import RunRecorder
-from .states import IllegalTransition, advance
+from .states import IllegalTransition
 from .turn import AskedCall, Turn
 from .writer import Writer
 
@@ -195,10 +195,7 @@ class Conversation:
 
     async def _advance(self, status: RunStatus) -> None:
         def work(tx: Transaction, events: list[EventDraft]) -> Run:
-            advanced, told = advance(self._row(tx), status, now())
-            runs.update(tx.connection, advanced)
-            events.append(told)
-            return advanced
+            return move_run(tx, events, self._row(tx), status)
 
         self._run = await self._record(work)
 
@@ -207,11 +204,9 @@ class Conversation:
 
         def work(tx: Transaction, events: list[EventDraft]) -> None:
             row = self._row(tx)
-            waiting, told = advance(row, RunStatus.REQUIRES_ACTION, now(), required_action=RequiredAction(calls))
-            steps.update(tx.connection, waiting_step)
-            runs.update(tx.connection, waiting)
+            move_run(tx, events, row, RunStatus.REQUIRES_ACTION, required_action=RequiredAction(calls))
+            store_step(tx, waiting_step)
             queue.release(tx.connection, row.id)
-            events.append(told)
 
         await self._record(work)
         self._writer.leave_calls()
@@ -282,7 +277,7 @@ class Conversation:
             return
         opened.step = replace(opened.step, usage=usage)
         step = opened.step
-        await self._database.write(lambda tx: steps.update(tx.connection, step))
+        await self._recorder.record(lambda tx, _: store_step(tx, step))
 
     # --- what code made -----------------------------------------------------------------------------------------------
 

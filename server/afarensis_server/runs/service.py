@@ -35,7 +35,8 @@ from ..validation import Violations, check_metadata, check_request_id
 from .closing import Unfinished, close_run
 from .engine import RunEngine
 from .fields import RunFields, RunLimits, build_run, check_run, check_tool_choice
-from .states import IllegalTransition, advance, advance_step
+from .moves import move_run, store_step
+from .states import IllegalTransition, advance_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,9 +279,8 @@ class Runs:
         violations.check()
 
         def work(tx: Transaction) -> Run:
-            run = replace(_require(tx.connection, project, run_id), metadata=metadata)
-            runs.update(tx.connection, run)
-            return run
+            runs.set_metadata(tx.connection, project, run_id, metadata)
+            return _require(tx.connection, project, run_id)
 
         return await self._database.write(work)
 
@@ -296,16 +296,14 @@ class Runs:
             tx.after_commit(partial(self._engine.cancel, run_id))
             if run.status is RunStatus.CANCELLING:
                 return run
+            events: list[EventDraft] = []
             try:
-                cancelling, told = advance(run, RunStatus.CANCELLING, now())
+                cancelling = move_run(tx, events, run, RunStatus.CANCELLING)
             except IllegalTransition:
                 raise RunNotCancellable(status=run.status) from None
-            events = [told]
             if run.status in _IDLE and not queue.is_held(tx.connection, run_id):
                 # Here and now: all workers may be busy, and nobody else would come.
                 cancelling = close_run(tx, events, cancelling, RunStatus.CANCELLED, unfinished=Unfinished())
-            else:
-                runs.update(tx.connection, cancelling)
             self._log.append(tx, project, run_id, events)
             return cancelling
 
@@ -363,11 +361,9 @@ class Runs:
                     )
                 )
                 closed, event = advance_step(step, StepStatus.COMPLETED, moment, details, usage=step.usage)
-                steps.update(tx.connection, closed)
+                store_step(tx, closed)
                 told.append(event)
-        queued, event = advance(run, RunStatus.QUEUED, moment)
-        told.append(event)
-        runs.update(tx.connection, queued)
+        queued = move_run(tx, told, run, RunStatus.QUEUED)
         queue.enqueue(tx.connection, queued)
         self._log.append(tx, project, run_id, told)
         tx.after_commit(self._engine.wake)

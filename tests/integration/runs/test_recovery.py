@@ -83,7 +83,7 @@ async def test_a_cancellation_cut_short_is_finished_by_the_next_server(database:
             def cancel(tx: Transaction) -> None:
                 row = runs.get(tx.connection, PROJECT, run.id)
                 assert row is not None
-                runs.update(tx.connection, replace(row, status=RunStatus.CANCELLING))
+                assert runs.move(tx.connection, replace(row, status=RunStatus.CANCELLING), row.status)
 
             await database.write(cancel)
         async with build(database, tmp_path, endpoint) as house:
