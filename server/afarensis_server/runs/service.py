@@ -301,16 +301,20 @@ class Runs:
                 cancelling = move_run(tx, events, run, RunStatus.CANCELLING)
             except IllegalTransition:
                 raise RunNotCancellable(status=run.status) from None
-            if run.status in _IDLE and not queue.is_held(tx.connection, run_id):
+            if run.status in _IDLE and not self._is_held(tx.connection, run_id):
                 # Here and now: all workers may be busy, and nobody else would come.
                 cancelling = close_run(tx, events, cancelling, RunStatus.CANCELLED, unfinished=Unfinished())
             self._log.append(tx, project, run_id, events)
             return cancelling
 
         run = await self._database.write(work)
-        if run.status.is_terminal or await self._database.read(lambda connection: queue.is_held(connection, run_id)):
+        if run.status.is_terminal or await self._database.read(lambda connection: self._is_held(connection, run_id)):
             return run  # ended, or its worker ends it
         return await self._engine.end_idle(run, RunStatus.CANCELLED) or await self.get(project, run_id)
+
+    def _is_held(self, connection: Connection, run_id: str) -> bool:
+        """Whether a worker has the run. One of this server has it, too, if its lease ran out and nobody came."""
+        return self._engine.works_on(run_id) or queue.is_held(connection, run_id, now())
 
     async def delete_thread(self, project: str, thread_id: str) -> None:
         """Delete a thread with all that belongs to it; its run is cancelled and its session ended first.

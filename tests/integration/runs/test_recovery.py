@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from afarensis_server.clock import now
 from afarensis_server.domain.events import EventDraft, EventType, RunEvent
 from afarensis_server.domain.runs import CodeInterpreterCall, RunStatus, RunStep, StepStatus, ToolCalls
 from afarensis_server.domain.threads import MessageStatus, TextContent
@@ -117,7 +118,7 @@ async def test_code_that_may_have_run_is_not_run_again(database: Database, tmp_p
             events: list[EventDraft] = []
             taken = take_up(tx, events, row, [])
             house.log.append(tx, PROJECT, run.id, events)
-            assert not queue.is_held(tx.connection, run.id)
+            assert not queue.is_held(tx.connection, run.id, now())
             return taken.status
 
         assert await database.write(take) is RunStatus.FAILED

@@ -1,5 +1,6 @@
-"""Runs, steps and messages move only as they may, whoever writes them."""
+"""Runs, steps and messages move only as they may, whoever writes them, and leases of runs have epochs."""
 
+import sqlalchemy as sa
 from alembic import op
 
 revision = "0006"
@@ -43,5 +44,6 @@ BEGIN SELECT RAISE(ABORT, 'a message that is over stays as it is'); END"""
 
 
 def upgrade() -> None:
+    op.add_column("run_queue", sa.Column("epoch", sa.BigInteger(), nullable=False, server_default="0"))
     for trigger in (_RUN_MOVES, _RUN_FIELDS, _STEP_OVER, _MESSAGE_OVER):
         op.execute(trigger)
