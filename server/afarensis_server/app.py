@@ -27,6 +27,7 @@ from .events.kinds import ExecutionLog, RunLog
 from .events.retention import Retention
 from .files.blobs import DirectoryBlobs
 from .files.service import FileLimits, Files
+from .ids import new_id
 from .rpc.calls import CallLimits
 from .rpc.server import AddressInUse, Nouns, RpcServer, RpcSettings
 from .runs.conversation import ConversationLimits
@@ -117,7 +118,7 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
         ),
     )
     engine = await stack.enter_async_context(
-        RunEngine(database, log, sessions, models, prompts, _engine_settings(settings))
+        RunEngine(database, log, sessions, models, prompts, _engine_settings(settings), owner=_worker_name(directory))
     )
     threads = await _open_threads(settings, database)
     assistants = Assistants(
@@ -280,6 +281,17 @@ def _prepare(directory: Path) -> Path:
             raise Refused(f"The data directory {directory} is open to other users. Close it: chmod 700 {directory}")
         directory.chmod(0o700)
     return directory
+
+
+def _worker_name(directory: Path) -> str:
+    """Names whoever holds this data directory, in leases: the same after each start, and of no other server."""
+    path = directory / "worker"
+    if not path.exists():
+        # Whole or not at all: half a name would leave the leases of this start to their time.
+        written = directory / "worker.new"
+        written.write_text(new_id("worker_"))
+        written.replace(path)
+    return path.read_text()
 
 
 @contextmanager

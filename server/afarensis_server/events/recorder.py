@@ -35,6 +35,7 @@ class Recorder(Generic[D, E]):
         durable: bool = True,
         opening: Callable[[Transaction], None] | None = None,
         on_failure: Callable[[BaseException], None] | None = None,
+        guard: Callable[[Transaction], None] | None = None,
     ) -> None:
         """Nothing is written yet.
 
@@ -47,6 +48,7 @@ class Recorder(Generic[D, E]):
             durable: whether what happens is to outlive a power cut.
             opening: what goes with the first commit, before the events: it stores the owner, say.
             on_failure: told when a commit in the background fails. What was to be committed stays, for the next one.
+            guard: goes before everything in each commit; raises where the writer may not write any more.
         """
         self._database = database
         self._log = log
@@ -56,6 +58,7 @@ class Recorder(Generic[D, E]):
         self._durable = durable
         self._opening = opening
         self._on_failure = on_failure
+        self._guard = guard
         # Its readers are most likely here, too.
         self._tail = log.tail(project, owner_id)
         self._pending: list[D] = []
@@ -83,7 +86,7 @@ class Recorder(Generic[D, E]):
         async with self._order:
             batch = self._take()
             try:
-                return await self._database.write(lambda tx: self._commit(tx, batch, work), durable=self._durable)
+                return await self._database.write(lambda tx: self._do(tx, batch, work), durable=self._durable)
             except Exception:
                 await self._store(batch)
                 raise
@@ -119,17 +122,26 @@ class Recorder(Generic[D, E]):
 
     async def _store(self, batch: list[D]) -> None:
         try:
-            await self._database.write(lambda tx: self._append(tx, batch), durable=self._durable)
+            await self._database.write(lambda tx: self._commit(tx, batch), durable=self._durable)
         except Exception:
             # Nothing of it is stored. It stays the first of what waits.
             self._pending = batch + self._pending
             raise
 
-    def _commit(self, tx: Transaction, batch: list[D], work: Callable[[Transaction, list[D]], T]) -> T:
+    def _do(self, tx: Transaction, batch: list[D], work: Callable[[Transaction, list[D]], T]) -> T:
+        self._check(tx)
         events: list[D] = []
         value = work(tx, events)
         self._append(tx, batch + events)
         return value
+
+    def _commit(self, tx: Transaction, batch: list[D]) -> None:
+        self._check(tx)
+        self._append(tx, batch)
+
+    def _check(self, tx: Transaction) -> None:
+        if self._guard is not None:
+            self._guard(tx)
 
     def _append(self, tx: Transaction, events: list[D]) -> None:
         opening = self._opening

@@ -20,11 +20,12 @@ from ..domain.runs import (
 )
 from ..domain.threads import Message, MessageContent, MessageIncompleteReason, MessageStatus
 from ..sandbox.driver import DATA_DIRECTORY
-from ..store import messages, queue, runs, steps, thread_files
+from ..store import messages, queue, steps, thread_files
 from ..store.writer import Transaction
 from .budgets import used_so_far
 from .citations import Made, finish, made_by
 from .drafts import CallsDraft, MessageDraft
+from .moves import end_message, store_move, store_step
 from .states import advance, advance_step, cut_message
 
 _STEP_ENDS = {
@@ -91,6 +92,7 @@ def close_run(
         incomplete_reason=incomplete_reason,
         usage=used_so_far(run_steps) + unfinished.usage,
     )
+    store_move(tx, run, closed)
     cut_reason = _MESSAGE_ENDS.get(status)
     if incomplete_reason is not None:
         is_filtered = incomplete_reason is RunIncompleteReason.CONTENT_FILTER
@@ -101,7 +103,6 @@ def close_run(
     for step in open_steps:
         assert cut_reason is not None, "a completed run has nothing open"
         close_step(tx, events, run_steps, step, _STEP_ENDS[status], cut_reason, unfinished, error)
-    runs.update(tx.connection, closed)
     queue.release(tx.connection, run.id)
     events.append(told)
     return closed
@@ -126,7 +127,7 @@ def close_step(
             _cut_message(tx, events, replace(message, content=content), made_by(run_steps, step.id), cut_reason)
     details = unfinished.details.get(step.id, step.details)
     closed, step_told = advance_step(step, status, moment, details, error=error, usage=step.usage)
-    steps.update(tx.connection, closed)
+    store_step(tx, closed)
     events.append(step_told)
 
 
@@ -148,5 +149,5 @@ def _cut_message(
         draft.apply(delta)
         events.append(EventDraft(EventType.MESSAGE_DELTA, delta))
     cut, told = cut_message(message, draft.content(), now(), reason, attachments=(*message.attachments, *attached))
-    messages.update(tx.connection, cut)
+    end_message(tx, cut)
     events.append(told)

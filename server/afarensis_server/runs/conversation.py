@@ -5,7 +5,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ..clock import now
 from ..domain.events import CodeInterpreterCallDelta, EventDraft, FunctionCallDelta
 from ..domain.executions import (
     CodeError,
@@ -35,9 +34,10 @@ from .closing import Unfinished, close_run, kept_paths
 from .code_calls import CodeCalls
 from .demands import call_refused, choice_ignored, format_missed, missing_call
 from .models.protocol import FinishReason, Model, ModelRequest, TextPart, UserMessage
+from .moves import move_run, store_step
 from .prompt import Prompts
 from .recorder import RunRecorder
-from .states import IllegalTransition, advance, check
+from .states import IllegalTransition, check
 from .turn import AskedCall, Turn
 from .writer import LastWork, Writer
 
@@ -201,10 +201,7 @@ class Conversation:
 
     async def _advance(self, status: RunStatus) -> None:
         def work(tx: Transaction, events: list[EventDraft]) -> Run:
-            advanced, told = advance(self._row(tx), status, now())
-            runs.update(tx.connection, advanced)
-            events.append(told)
-            return advanced
+            return move_run(tx, events, self._row(tx), status)
 
         self._run = await self._record(work)
 
@@ -213,11 +210,9 @@ class Conversation:
 
         def work(tx: Transaction, events: list[EventDraft]) -> None:
             row = self._row(tx)
-            waiting, told = advance(row, RunStatus.REQUIRES_ACTION, now(), required_action=RequiredAction(calls))
-            steps.update(tx.connection, waiting_step)
-            runs.update(tx.connection, waiting)
+            move_run(tx, events, row, RunStatus.REQUIRES_ACTION, required_action=RequiredAction(calls))
+            store_step(tx, waiting_step)
             queue.release(tx.connection, row.id)
-            events.append(told)
 
         await self._record(work)
         self._writer.leave_calls()

@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import structlog
 
-from .. import ids
 from ..clock import now
 from ..domain.events import EventDraft
 from ..domain.runs import Run, RunError, RunErrorCode, RunStatus
@@ -20,12 +19,13 @@ from ..events.kinds import RunLog
 from ..sessions.service import Sessions
 from ..store import queue, runs
 from ..store.database import Database
+from ..store.queue import Claim, Lease
 from ..store.writer import Transaction
 from .closing import Unfinished, close_run, unfinished_from
 from .conversation import Conversation, ConversationLimits
 from .models.protocol import Model, ModelError
 from .prompt import Prompts
-from .recorder import RunRecorder
+from .recorder import LeaseLost, RunRecorder
 from .recovery import take_up
 from .states import IllegalTransition
 
@@ -57,6 +57,8 @@ class _Stop(StrEnum):
     EXPIRED = "expired"
     #: The server shuts down; the run is taken up at the next start.
     RELEASED = "released"
+    #: It is another worker's: this one slept, or was cut off from the database, for longer than its lease.
+    LOST = "lost"
 
 
 #: What the result of interrupted code says.
@@ -64,6 +66,7 @@ _INTERRUPTED = {
     _Stop.CANCELLED: "The run was cancelled while this code was running.",
     _Stop.EXPIRED: "The run expired while this code was running.",
     _Stop.RELEASED: "The server was shut down while this code was running.",
+    _Stop.LOST: "Another server took the run over while this code was running.",
 }
 #: Seconds between two tries to interrupt code that may be about to begin.
 _HALT_AGAIN_SECONDS = 0.05
@@ -82,15 +85,28 @@ class RunEngine:
         model: Model,
         prompts: Prompts,
         settings: EngineSettings,
+        owner: str,
     ) -> None:
+        """Nothing is begun yet.
+
+        Args:
+            database: where runs, and the queue of those to work on, are kept.
+            log: where their events are kept.
+            sessions: where their code runs.
+            model: answers.
+            prompts: builds what it is asked.
+            settings: how they are worked on.
+            owner: names this worker in leases. The same name, used again, ends the leases that it left: whoever had it
+                before must be no more.
+        """
         self._database = database
         self._event_log = log
         self._sessions = sessions
         self._model = model
         self._prompts = prompts
         self._settings = settings
-        #: Names this process in leases.
-        self._owner = ids.new_id("worker_")
+        self._owner = owner
+        self._leases: dict[str, Lease] = {}
         self._stops: dict[str, asyncio.Future[_Stop]] = {}
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._queued = asyncio.Event()
@@ -99,8 +115,8 @@ class RunEngine:
         self._draining = False
 
     async def __aenter__(self) -> Self:
-        # One server works on a database of its own: leases that are left belong to a process that ended.
-        await self._database.write(lambda tx: queue.release_all(tx.connection))
+        # Those of the process before this one; others on the same database keep theirs.
+        await self._database.write(lambda tx: queue.release_of(tx.connection, self._owner))
         self._loops = [
             asyncio.create_task(_repeat(each), name=f"runs: {each.__name__}")
             for each in (self._dispatch, self._expire, self._renew)
@@ -124,6 +140,10 @@ class RunEngine:
     def cancel(self, run_id: str) -> None:
         """Stop the work on a run whose row says cancelling, if it is worked on here."""
         self._stop(run_id, _Stop.CANCELLED)
+
+    def works_on(self, run_id: str) -> bool:
+        """Whether the run is worked on here. From any thread."""
+        return run_id in self._workers
 
     @property
     def at_work(self) -> int:
@@ -162,28 +182,33 @@ class RunEngine:
             claimed = await self._database.write(
                 lambda tx: queue.claim(tx.connection, self._owner, moment, until, places, besides=held)
             )
-            for run in claimed:
-                self._start(run)
+            for claim in claimed:
+                self._start(claim)
         # A lease of another server may run out without anybody telling.
         await _wait(self._queued, self._settings.lease_seconds)
 
-    def _start(self, run: Run) -> None:
+    def _start(self, claim: Claim) -> None:
+        run = claim.run
+        self._leases[run.id] = claim.lease
         self._stops[run.id] = asyncio.get_running_loop().create_future()
-        worker = asyncio.create_task(self._work(run), name=f"run {run.id}")
+        worker = asyncio.create_task(self._work(run, claim.lease), name=f"run {run.id}")
         self._workers[run.id] = worker
         worker.add_done_callback(lambda _: self._finished(run.id))
 
     def _finished(self, run_id: str) -> None:
+        del self._leases[run_id]
         del self._stops[run_id]
         del self._workers[run_id]
         self._queued.set()
 
     async def _renew(self) -> None:
-        """Keep the leases of the runs at work."""
+        """Keep the leases of the runs at work, and stop the work on those that were lost."""
         await asyncio.sleep(self._settings.lease_seconds / 3)
-        if held := list(self._workers):
+        if held := set(self._leases.values()):
             until = now() + timedelta(seconds=self._settings.lease_seconds)
-            await self._database.write(lambda tx: queue.extend(tx.connection, self._owner, held, until))
+            for lease in held - await self._database.write(lambda tx: queue.extend(tx.connection, held, until)):
+                if self._leases.get(lease.run_id) == lease:
+                    self._stop(lease.run_id, _Stop.LOST)
 
     async def _expire(self) -> None:
         """End the runs whose time is over and that nobody works on; workers look after their own."""
@@ -207,10 +232,10 @@ class RunEngine:
 
     # --- one run ------------------------------------------------------------------------------------------------------
 
-    async def _work(self, run: Run) -> None:
+    async def _work(self, run: Run, lease: Lease) -> None:
         """Carry a run on until it is over, waits for its client, or is stopped."""
         log = _log.bind(run_id=run.id, thread_id=run.thread_id)
-        recorder = RunRecorder(self._database, self._event_log, run.project, run.id)
+        recorder = RunRecorder(self._database, self._event_log, run.project, run.id, lease)
         try:
             taken = await self._take_up(recorder, run)
             if taken.status.is_terminal:
@@ -225,13 +250,21 @@ class RunEngine:
                 limits=self._settings.conversation,
             )
             stopped, failure = await self._converse(taken, conversation)
+            if stopped is _Stop.LOST or isinstance(failure, LeaseLost):
+                raise LeaseLost(run.id)
             await recorder.close()
-            await self._conclude(recorder, taken, conversation.unfinished(), stopped, failure)
-        except RunNotFound:
-            log.info("run deleted while it was worked on")
+            await self._conclude(recorder, taken, lease, conversation.unfinished(), stopped, failure)
+        except (LeaseLost, RunNotFound):
+            await self._let_go(run)
         except Exception:
             # Nothing more can be written about this run here. Its lease runs out, and it is taken up again.
             log.exception("run abandoned")
+
+    async def _let_go(self, run: Run) -> None:
+        """Write nothing more about a run that is another worker's, or was deleted, and end what it has here."""
+        _log.warning("run let go: it was deleted, or taken over", run_id=run.id, thread_id=run.thread_id)
+        # With the code that is at work in it. The run's next code, wherever it runs, is told that variables are gone.
+        await self._sessions.close_thread(run.thread_id)
 
     async def _converse(self, run: Run, conversation: Conversation) -> tuple[_Stop | None, BaseException | None]:
         """Talk until the end or until stopped: tells why it was stopped, or what went wrong."""
@@ -276,6 +309,7 @@ class RunEngine:
         self,
         recorder: RunRecorder,
         run: Run,
+        lease: Lease,
         unfinished: Unfinished,
         stopped: _Stop | None,
         failure: BaseException | None,
@@ -284,7 +318,7 @@ class RunEngine:
         if isinstance(failure, IllegalTransition):
             stopped, failure = _Stop.CANCELLED, None
         if stopped is _Stop.RELEASED:
-            await self._database.write(lambda tx: queue.yield_lease(tx.connection, run.id))
+            await self._database.write(lambda tx: queue.yield_lease(tx.connection, lease))
             return
         if stopped is None and failure is None:
             return
@@ -295,17 +329,26 @@ class RunEngine:
             await self._end(recorder, run, RunStatus(stopped.value), unfinished, None)
 
     async def end_idle(self, run: Run, status: RunStatus) -> Run | None:
-        """End a run that nobody works on; None when somebody moved it first."""
+        """End a run that nobody works on; None when somebody has it, or moved it first."""
         recorder = RunRecorder(self._database, self._event_log, run.project, run.id)
         stored = await self._event_log.read_all(run.project, run.id)
-        return await self._end(recorder, run, status, unfinished_from(stored), None)
+        return await self._end(recorder, run, status, unfinished_from(stored), None, idle=True)
 
     async def _end(
-        self, recorder: RunRecorder, run: Run, status: RunStatus, unfinished: Unfinished, error: RunError | None
+        self,
+        recorder: RunRecorder,
+        run: Run,
+        status: RunStatus,
+        unfinished: Unfinished,
+        error: RunError | None,
+        *,
+        idle: bool = False,
     ) -> Run | None:
         def work(tx: Transaction, events: list[EventDraft]) -> Run | None:
             row = runs.get(tx.connection, run.project, run.id)
             if row is None or row.status.is_terminal:
+                return None
+            if idle and queue.is_held(tx.connection, run.id, now()):
                 return None
             # A client's cancellation came first, whatever ended the work afterwards.
             final = RunStatus.CANCELLED if row.status is RunStatus.CANCELLING else status

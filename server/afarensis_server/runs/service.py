@@ -35,7 +35,8 @@ from ..validation import Violations, check_metadata, check_request_id
 from .closing import Unfinished, close_run
 from .engine import RunEngine
 from .fields import RunFields, RunLimits, build_run, check_run, check_tool_choice
-from .states import IllegalTransition, advance, advance_step
+from .moves import move_run, store_step
+from .states import IllegalTransition, advance_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,9 +279,8 @@ class Runs:
         violations.check()
 
         def work(tx: Transaction) -> Run:
-            run = replace(_require(tx.connection, project, run_id), metadata=metadata)
-            runs.update(tx.connection, run)
-            return run
+            runs.set_metadata(tx.connection, project, run_id, metadata)
+            return _require(tx.connection, project, run_id)
 
         return await self._database.write(work)
 
@@ -296,23 +296,25 @@ class Runs:
             tx.after_commit(partial(self._engine.cancel, run_id))
             if run.status is RunStatus.CANCELLING:
                 return run
+            events: list[EventDraft] = []
             try:
-                cancelling, told = advance(run, RunStatus.CANCELLING, now())
+                cancelling = move_run(tx, events, run, RunStatus.CANCELLING)
             except IllegalTransition:
                 raise RunNotCancellable(status=run.status) from None
-            events = [told]
-            if run.status in _IDLE and not queue.is_held(tx.connection, run_id):
+            if run.status in _IDLE and not self._is_held(tx.connection, run_id):
                 # Here and now: all workers may be busy, and nobody else would come.
                 cancelling = close_run(tx, events, cancelling, RunStatus.CANCELLED, unfinished=Unfinished())
-            else:
-                runs.update(tx.connection, cancelling)
             self._log.append(tx, project, run_id, events)
             return cancelling
 
         run = await self._database.write(work)
-        if run.status.is_terminal or await self._database.read(lambda connection: queue.is_held(connection, run_id)):
+        if run.status.is_terminal or await self._database.read(lambda connection: self._is_held(connection, run_id)):
             return run  # ended, or its worker ends it
         return await self._engine.end_idle(run, RunStatus.CANCELLED) or await self.get(project, run_id)
+
+    def _is_held(self, connection: Connection, run_id: str) -> bool:
+        """Whether a worker has the run. One of this server has it, too, if its lease ran out and nobody came."""
+        return self._engine.works_on(run_id) or queue.is_held(connection, run_id, now())
 
     async def delete_thread(self, project: str, thread_id: str) -> None:
         """Delete a thread with all that belongs to it; its run is cancelled and its session ended first.
@@ -363,11 +365,9 @@ class Runs:
                     )
                 )
                 closed, event = advance_step(step, StepStatus.COMPLETED, moment, details, usage=step.usage)
-                steps.update(tx.connection, closed)
+                store_step(tx, closed)
                 told.append(event)
-        queued, event = advance(run, RunStatus.QUEUED, moment)
-        told.append(event)
-        runs.update(tx.connection, queued)
+        queued = move_run(tx, told, run, RunStatus.QUEUED)
         queue.enqueue(tx.connection, queued)
         self._log.append(tx, project, run_id, told)
         tx.after_commit(self._engine.wake)

@@ -1,10 +1,16 @@
 """The states of a run and of its steps: which follows which, and what changes with them.
 
 queued -> in_progress -> completed | failed | incomplete | expired
-              |  ^
-              v  | SubmitToolOutputs (goes through queued again)
-        requires_action -> expired
-queued | in_progress | requires_action --CancelRun--> cancelling -> cancelled
+  ^           |
+  |           v
+  +--- requires_action            (SubmitToolOutputs)
+
+queued                         -> failed | expired       (its time, or its worker, ended before it began)
+requires_action                -> expired
+queued | in_progress | requires_action -> cancelling -> cancelled       (CancelRun)
+
+`FOLLOWERS` says so for programs. The database refuses what is not in it, too, by triggers that a migration made from
+it; a test compares the two.
 """
 
 from dataclasses import replace
@@ -15,10 +21,9 @@ from ..domain.events import EventDraft, EventType
 from ..domain.runs import Run, RunError, RunStatus, RunStep, StepDetails, StepStatus, Usage
 from ..domain.threads import Message, MessageContent, MessageIncompleteReason, MessageStatus
 
-_FOLLOWERS: dict[RunStatus, frozenset[RunStatus]] = {
-    RunStatus.QUEUED: frozenset(
-        {RunStatus.IN_PROGRESS, RunStatus.CANCELLING, RunStatus.CANCELLED, RunStatus.EXPIRED, RunStatus.FAILED}
-    ),
+#: What may follow each status of a run; nothing follows those that are not here.
+FOLLOWERS: dict[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.QUEUED: frozenset({RunStatus.IN_PROGRESS, RunStatus.CANCELLING, RunStatus.EXPIRED, RunStatus.FAILED}),
     RunStatus.IN_PROGRESS: frozenset(
         {
             RunStatus.REQUIRES_ACTION,
@@ -58,9 +63,16 @@ class IllegalTransition(Exception):
         self.current = current
 
 
+class AlreadyOver(Exception):
+    """A step or a message was to change that is over, or gone: it stays as it is."""
+
+    def __init__(self, row_id: str) -> None:
+        super().__init__(f"{row_id} is over, or gone: it cannot change any more")
+
+
 def check(run: Run, status: RunStatus) -> None:
     """Raise IllegalTransition where a run cannot go to a status."""
-    if status not in _FOLLOWERS.get(run.status, frozenset()):
+    if status not in FOLLOWERS.get(run.status, frozenset()):
         raise IllegalTransition(run.status, status)
 
 

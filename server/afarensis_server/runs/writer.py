@@ -29,6 +29,7 @@ from ..store import messages, steps
 from ..store.writer import Transaction
 from .citations import Made, finish
 from .drafts import CallsDraft, CodeCallDraft, MessageDraft
+from .moves import end_message, store_step
 from .recorder import RunRecorder
 from .states import IllegalTransition, advance_step, complete_message
 
@@ -152,8 +153,8 @@ class Writer:
             row = messages.get(tx.connection, self._run.project, opened.message.id) or opened.message
             message, told = complete_message(row, opened.draft.content(), moment, attachments=attached)
             step, step_told = advance_step(opened.step, StepStatus.COMPLETED, moment, opened.step.details, usage=usage)
-            messages.update(tx.connection, message)
-            steps.update(tx.connection, step)
+            end_message(tx, message)
+            store_step(tx, step)
             events += [told, step_told]
             if last is not None:
                 last.do(tx, events)
@@ -207,7 +208,7 @@ class Writer:
         step = replace(opened.step, details=opened.draft.details())
 
         def work(tx: Transaction, events: list[EventDraft]) -> None:
-            steps.update(tx.connection, step)
+            store_step(tx, step)
             events.append(event)
 
         await self._recorder.record(work)
@@ -229,7 +230,7 @@ class Writer:
 
         def work(tx: Transaction, events: list[EventDraft]) -> None:
             step, told = advance_step(opened.step, StepStatus.COMPLETED, now(), opened.draft.details(), usage=usage)
-            steps.update(tx.connection, step)
+            store_step(tx, step)
             if change is not None:
                 events.append(EventDraft(EventType.STEP_DELTA, change))
             events.append(told)

@@ -1,10 +1,11 @@
 """Messages as rows. Their thread's row counts them."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 from sqlalchemy import Connection, bindparam, select
 
-from ..domain.threads import Message
+from ..domain.threads import Message, MessageStatus
 from . import tables
 from .pages import Page, PageRequest
 from .prepared import Prepared
@@ -37,9 +38,16 @@ def get(connection: Connection, project: str, message_id: str) -> Message | None
     return _rows.get(connection, project, message_id)
 
 
-def update(connection: Connection, message: Message) -> bool:
+def set_metadata(connection: Connection, project: str, message_id: str, metadata: Mapping[str, str]) -> bool:
     """False when there is no such row."""
-    return _rows.update(connection, message)
+    columns = tables.messages.c
+    statement = tables.messages.update().where(columns.id == message_id, columns.project == project)
+    return connection.execute(statement.values(metadata=metadata)).rowcount > 0
+
+
+def end(connection: Connection, message: Message) -> bool:
+    """Write how an open message ends. False when there is none that is open."""
+    return _rows.move(connection, message, MessageStatus.IN_PROGRESS)
 
 
 def delete(connection: Connection, project: str, message_id: str) -> bool:

@@ -14,9 +14,9 @@ Parameters = Mapping[str, Any]
 
 
 class Prepared:
-    """One statement that writes, with parameters by name. Values go through the types of their columns."""
+    """One statement with parameters by name. Values go through the types of their columns."""
 
-    def __init__(self, statement: Insert | Update, columns: Sequence[str] | None = None) -> None:
+    def __init__(self, statement: Insert | Update | Select[Any], columns: Sequence[str] | None = None) -> None:
         """Nothing is compiled yet.
 
         Args:

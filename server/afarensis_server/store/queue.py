@@ -2,25 +2,61 @@
 
 A row stays while the run is worked on, and is released with the change that ends the work: the run is over, or waits
 for its client. Between processes that share a database the rows are claimed with SKIP LOCKED, where it has that.
+
+Each claim counts up the row's epoch. Whoever works on a run has to see, in every transaction that writes about it, that
+the row still has the epoch of its claim (`holds`): a worker that slept through the end of its lease writes nothing.
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, bindparam, or_, select
 
 from ..clock import now
 from ..domain.runs import Run
 from . import tables
+from .prepared import Prepared
 from .rows import Rows
 
 _runs = Rows(tables.runs, Run)
 _queue = tables.run_queue
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One claim of a run. An owner has a run once at a time, so that owner and epoch name it."""
+
+    run_id: str
+    owner: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that is now its owner's to work on."""
+
+    run: Run
+    lease: Lease
+
+
+_is_lease = (
+    _queue.c.run_id == bindparam("lease_run"),
+    _queue.c.owner == bindparam("lease_owner"),
+    _queue.c.epoch == bindparam("lease_epoch"),
+)
+# With every commit of every run.
+_holds = Prepared(select(_queue.c.epoch).where(*_is_lease))
+
+
+def _parameters(lease: Lease) -> dict[str, object]:
+    return {"lease_run": lease.run_id, "lease_owner": lease.owner, "lease_epoch": lease.epoch}
+
+
 def enqueue(connection: Connection, run: Run) -> None:
     """Let a worker take the run. It must not be in the queue."""
-    connection.execute(_queue.insert(), {"run_id": run.id, "project": run.project, "enqueue_time": now()})
+    values = {"run_id": run.id, "project": run.project, "enqueue_time": now(), "epoch": 0}
+    connection.execute(_queue.insert(), values)
 
 
 def claim(
@@ -30,53 +66,61 @@ def claim(
     lease_until: datetime,
     limit: int,
     besides: Collection[str] = (),
-) -> list[Run]:
+) -> list[Claim]:
     """Take up to this many runs that nobody has, or whose lease has ended, in the order in which they came.
 
     ``besides`` are those that the owner works on, whatever became of their leases.
     """
     statement = (
-        _runs.select.join(_queue, _queue.c.run_id == tables.runs.c.id)
+        _runs.select.add_columns(_queue.c.epoch)
+        .join(_queue, _queue.c.run_id == tables.runs.c.id)
         .where(or_(_queue.c.lease_until.is_(None), _queue.c.lease_until <= time), _queue.c.run_id.not_in(besides))
         .order_by(_queue.c.enqueue_time, _queue.c.run_id)
         .limit(limit)
         .with_for_update(of=_queue, skip_locked=True)
     )
-    claimed = _runs.all(connection, statement)
-    if claimed:
-        taken = _queue.update().where(_queue.c.run_id.in_([run.id for run in claimed]))
-        connection.execute(taken.values(owner=owner, lease_until=lease_until))
-    return claimed
+    claims = [
+        Claim(_runs.value(values), Lease(values[0], owner, epoch + 1))
+        for *values, epoch in connection.execute(statement)
+    ]
+    if claims:
+        taken = _queue.update().where(_queue.c.run_id.in_([claim.lease.run_id for claim in claims]))
+        connection.execute(taken.values(owner=owner, lease_until=lease_until, epoch=_queue.c.epoch + 1))
+    return claims
 
 
-def extend(connection: Connection, owner: str, run_ids: Collection[str], until: datetime) -> set[str]:
-    """Keep leases for longer. Returns the runs that the owner still has; the others are somebody else's now."""
-    mine = (_queue.c.owner == owner, _queue.c.run_id.in_(run_ids))
-    connection.execute(_queue.update().where(*mine).values(lease_until=until))
-    return set(connection.execute(select(_queue.c.run_id).where(*mine)).scalars())
+def holds(connection: Connection, lease: Lease) -> bool:
+    """Whether the lease is the run's last claim, and the run still worked on. Its time may be over: nobody came."""
+    return _holds.run(connection, _parameters(lease)).fetchone() is not None
 
 
-def release(connection: Connection, run_id: str, owner: str | None = None) -> bool:
-    """Take the run off the queue. With an owner, only if that one has it; tells whether it was there."""
-    statement = _queue.delete().where(_queue.c.run_id == run_id)
-    if owner is not None:
-        statement = statement.where(_queue.c.owner == owner)
-    return connection.execute(statement).rowcount > 0
+def extend(connection: Connection, leases: Collection[Lease], until: datetime) -> set[Lease]:
+    """Keep leases for longer. Returns those that still hold; the others' runs are somebody else's now, or over."""
+    held = {lease for lease in leases if holds(connection, lease)}
+    if held:
+        kept = _queue.update().where(_queue.c.run_id.in_([lease.run_id for lease in held]))
+        connection.execute(kept.values(lease_until=until))
+    return held
 
 
-def yield_lease(connection: Connection, run_id: str) -> bool:
-    """Give the run back, at its old place, for any worker to take; tells whether it was in the queue."""
-    statement = _queue.update().where(_queue.c.run_id == run_id).values(owner=None, lease_until=None)
-    return connection.execute(statement).rowcount > 0
+def release(connection: Connection, run_id: str) -> bool:
+    """Take the run off the queue, whoever has it; tells whether it was there."""
+    return connection.execute(_queue.delete().where(_queue.c.run_id == run_id)).rowcount > 0
 
 
-def is_held(connection: Connection, run_id: str) -> bool:
-    """Whether a worker has the run."""
-    statement = select(_queue.c.run_id).where(_queue.c.run_id == run_id, _queue.c.owner.is_not(None))
+def yield_lease(connection: Connection, lease: Lease) -> bool:
+    """Give the run back, at its old place, for any worker to take; tells whether the lease held."""
+    statement = _queue.update().where(*_is_lease).values(owner=None, lease_until=None)
+    return connection.execute(statement, _parameters(lease)).rowcount > 0
+
+
+def is_held(connection: Connection, run_id: str, time: datetime) -> bool:
+    """Whether a worker has the run under a lease that has not ended."""
+    statement = select(_queue.c.run_id).where(_queue.c.run_id == run_id, _queue.c.lease_until > time)
     return connection.execute(statement).first() is not None
 
 
-def release_all(connection: Connection) -> int:
-    """End all leases: for the start of a server that alone works on its database. Tells how many there were."""
-    statement = _queue.update().where(_queue.c.owner.is_not(None)).values(owner=None, lease_until=None)
+def release_of(connection: Connection, owner: str) -> int:
+    """End all leases of an owner that is no more. Tells how many there were."""
+    statement = _queue.update().where(_queue.c.owner == owner).values(owner=None, lease_until=None)
     return connection.execute(statement).rowcount

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from enum import StrEnum
 from itertools import product
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -43,6 +44,7 @@ class Rows(Generic[T]):
         self._insert = table.insert()
         self._get = PreparedRow(self.select.where(*row))
         self._update = table.update().where(*row).values({name: bindparam(name) for name in names if name not in _KEY})
+        self._move = self._update.where(table.c.status == bindparam("row_status")) if "status" in names else None
         self._delete = table.delete().where(*row)
 
     def value(self, row: Sequence[Any]) -> T:
@@ -59,9 +61,12 @@ class Rows(Generic[T]):
 
     def update(self, connection: Connection, value: T) -> bool:
         """Write all fields of a value; False when there is no such row (any more)."""
-        parameters = self.parameters(value)
-        parameters["row_id"], parameters["row_project"] = parameters.pop("id"), parameters.pop("project")
-        return connection.execute(self._update, parameters).rowcount > 0
+        return connection.execute(self._update, self._changes(value)).rowcount > 0
+
+    def move(self, connection: Connection, value: T, status: StrEnum) -> bool:
+        """Write all fields of a value whose row has this status; False when there is no such row (any more)."""
+        assert self._move is not None, "its values have a status"
+        return connection.execute(self._move, {**self._changes(value), "row_status": status}).rowcount > 0
 
     def delete(self, connection: Connection, project: str, row_id: str) -> bool:
         return connection.execute(self._delete, {"row_id": row_id, "row_project": project}).rowcount > 0
@@ -102,6 +107,11 @@ class Rows(Generic[T]):
     def parameters(self, value: T) -> dict[str, Any]:
         """The columns of a value by name, as statements take them."""
         return dict(zip(self._names, self._fields(value), strict=True))
+
+    def _changes(self, value: T) -> dict[str, Any]:
+        parameters = self.parameters(value)
+        parameters["row_id"], parameters["row_project"] = parameters.pop("id"), parameters.pop("project")
+        return parameters
 
 
 def _unindexed(column: Column[Any], value: str) -> ColumnElement[bool]:

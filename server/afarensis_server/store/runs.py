@@ -1,6 +1,6 @@
 """Runs as rows, each with the counter of its event log."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from sqlalchemy import Connection, select
@@ -24,9 +24,16 @@ def get(connection: Connection, project: str, run_id: str) -> Run | None:
     return _rows.get(connection, project, run_id)
 
 
-def update(connection: Connection, run: Run) -> bool:
+def move(connection: Connection, run: Run, status: RunStatus) -> bool:
+    """Write a run whose row has this status, the one it is moved from. False when there is none."""
+    return _rows.move(connection, run, status)
+
+
+def set_metadata(connection: Connection, project: str, run_id: str, metadata: Mapping[str, str]) -> bool:
     """False when there is no such row."""
-    return _rows.update(connection, run)
+    columns = tables.runs.c
+    statement = tables.runs.update().where(columns.id == run_id, columns.project == project)
+    return connection.execute(statement.values(metadata=metadata)).rowcount > 0
 
 
 def delete(connection: Connection, project: str, run_id: str) -> bool:

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection
 
-from ..domain.runs import RunStep
+from ..domain.runs import RunStep, StepStatus
 from . import tables
 from .pages import Page, PageRequest
 from .rows import Rows
@@ -19,8 +19,8 @@ def get(connection: Connection, project: str, step_id: str) -> RunStep | None:
 
 
 def update(connection: Connection, step: RunStep) -> bool:
-    """False when there is no such row."""
-    return _rows.update(connection, step)
+    """Write a step that is open: as far as it has come, or as it ends. False when there is none that is open."""
+    return _rows.move(connection, step, StepStatus.IN_PROGRESS)
 
 
 def delete(connection: Connection, project: str, step_id: str) -> bool:

@@ -253,6 +253,8 @@ run_queue = Table(
     # Who has it, until when; both NULL while nobody has.
     Column("owner", Text),
     Column("lease_until", UtcTime),
+    # How often it was taken. A worker may write about the run while the epoch is that of its own claim.
+    Column("epoch", BigInteger, nullable=False, server_default="0"),
     Index(None, "enqueue_time", "run_id"),
 )
 

@@ -172,9 +172,8 @@ class Threads:
         violations.check()
 
         def work(tx: Transaction) -> Message:
-            message = replace(_require_message(tx.connection, project, message_id), metadata=metadata)
-            messages.update(tx.connection, message)
-            return message
+            messages.set_metadata(tx.connection, project, message_id, metadata)
+            return _require_message(tx.connection, project, message_id)
 
         return await self._database.write(work)
 

@@ -107,6 +107,7 @@ async def build(
     endpoint: ScriptedModel,
     settings: EngineSettings = _USUAL,
     driver: SandboxDriver | None = None,
+    owner: str = "worker_1",
     limits: SessionLimits = SessionLimits(1 << 28, 1.0, 32, 64, 1 << 20, 100, 1 << 20, 1 << 20),  # noqa: B008 - frozen
 ) -> AsyncIterator[House]:
     async with AsyncExitStack() as stack:
@@ -120,7 +121,7 @@ async def build(
         )
         models = Models(openai=model)
         prompts = Prompts(database, files, sessions, PromptLimits())
-        engine = await stack.enter_async_context(RunEngine(database, log, sessions, models, prompts, settings))
+        engine = await stack.enter_async_context(RunEngine(database, log, sessions, models, prompts, settings, owner))
         threads = Threads(database, ThreadLimits())
         yield House(
             database,

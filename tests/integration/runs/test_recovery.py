@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from afarensis_server.clock import now
 from afarensis_server.domain.events import EventDraft, EventType, RunEvent
 from afarensis_server.domain.runs import CodeInterpreterCall, RunStatus, RunStep, StepStatus, ToolCalls
 from afarensis_server.domain.threads import MessageStatus, TextContent
@@ -83,7 +84,7 @@ async def test_a_cancellation_cut_short_is_finished_by_the_next_server(database:
             def cancel(tx: Transaction) -> None:
                 row = runs.get(tx.connection, PROJECT, run.id)
                 assert row is not None
-                runs.update(tx.connection, replace(row, status=RunStatus.CANCELLING))
+                assert runs.move(tx.connection, replace(row, status=RunStatus.CANCELLING), row.status)
 
             await database.write(cancel)
         async with build(database, tmp_path, endpoint) as house:
@@ -117,7 +118,7 @@ async def test_code_that_may_have_run_is_not_run_again(database: Database, tmp_p
             events: list[EventDraft] = []
             taken = take_up(tx, events, row, [])
             house.log.append(tx, PROJECT, run.id, events)
-            assert not queue.is_held(tx.connection, run.id)
+            assert not queue.is_held(tx.connection, run.id, now())
             return taken.status
 
         assert await database.write(take) is RunStatus.FAILED

@@ -23,7 +23,10 @@ def schema(path: Path) -> dict[str, str]:
     """Every table and index with its SQL, blanks and quotes evened out."""
     connection = sqlite3.connect(path)
     try:
-        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
+        select = (
+            "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL ORDER BY name"
+        )
+        rows = connection.execute(select).fetchall()
     finally:
         connection.close()
     own = {name: sql for name, sql in rows if not name.startswith("sqlite_") and name != "alembic_version"}

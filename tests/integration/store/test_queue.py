@@ -1,6 +1,7 @@
 """Which worker gets which run, and what becomes of a run whose worker ends."""
 
-from datetime import timedelta
+from collections.abc import Collection
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -11,6 +12,7 @@ from afarensis_server.domain.runs import Run, RunStatus
 from afarensis_server.domain.threads import Thread
 from afarensis_server.store import queue, runs, threads
 from afarensis_server.store.database import Database, Transaction
+from afarensis_server.store.queue import Claim, Lease
 
 PROJECT = "default"
 TIME = now()
@@ -34,7 +36,22 @@ async def queued(database: Database) -> list[Run]:
 
 
 async def claim(database: Database, owner: str, limit: int = 10) -> list[Run]:
-    return await database.write(lambda tx: queue.claim(tx.connection, owner, SOON, LATER, limit))
+    return [claim.run for claim in await leases(database, owner, limit=limit)]
+
+
+async def leases(
+    database: Database,
+    owner: str,
+    time: datetime = SOON,
+    limit: int = 10,
+    besides: Collection[str] = (),
+) -> list[Claim]:
+    until = time + timedelta(minutes=1)
+    return await database.write(lambda tx: queue.claim(tx.connection, owner, time, until, limit, besides))
+
+
+async def holds(database: Database, lease: Lease) -> bool:
+    return await database.write(lambda tx: queue.holds(tx.connection, lease))
 
 
 async def test_runs_are_claimed_in_the_order_they_came(database: Database, queued: list[Run]) -> None:
@@ -49,33 +66,43 @@ async def test_run_is_claimed_once(database: Database, queued: list[Run]) -> Non
 
 async def test_run_whose_lease_ended_is_claimed_again(database: Database, queued: list[Run]) -> None:
     await claim(database, "a")
-    again = await database.write(lambda tx: queue.claim(tx.connection, "b", LATER, LATER + timedelta(minutes=1), 10))
-    assert again == queued
+    assert [again.run for again in await leases(database, "b", LATER)] == queued
 
 
 async def test_run_at_work_is_not_claimed_again_by_its_own_worker(database: Database, queued: list[Run]) -> None:
-    await claim(database, "a", limit=2)
-    held = [run.id for run in queued[:2]]
-    later = LATER + timedelta(minutes=1)
-    again = await database.write(lambda tx: queue.claim(tx.connection, "a", LATER, later, 10, besides=held))
-    assert again == queued[2:]
+    held = await claim(database, "a", limit=2)
+    again = await leases(database, "a", LATER, besides=[run.id for run in held])
+    assert [claim.run for claim in again] == queued[2:]
 
 
-async def test_extended_lease_holds(database: Database, queued: list[Run]) -> None:
-    await claim(database, "a")
-    kept = [queued[0].id, queued[1].id]
-    longer = LATER + timedelta(hours=1)
-    held = await database.write(lambda tx: queue.extend(tx.connection, "a", kept, longer))
-    assert held == set(kept)
-    assert await database.write(lambda tx: queue.claim(tx.connection, "b", LATER, longer, 10)) == queued[2:]
+async def test_each_claim_ends_the_lease_of_the_one_before(database: Database, queued: list[Run]) -> None:
+    (first,) = await leases(database, "a", limit=1)
+    assert await holds(database, first.lease)
+    (second,) = await leases(database, "b", LATER, limit=1)
+    assert second.run == first.run
+    assert second.lease.epoch == first.lease.epoch + 1
+    assert not await holds(database, first.lease)
+    assert await holds(database, second.lease)
+
+
+async def test_lease_holds_beyond_its_time_until_somebody_comes(database: Database, queued: list[Run]) -> None:
+    (first,) = await leases(database, "a", limit=1)
+    assert not await database.read(lambda connection: queue.is_held(connection, first.run.id, LATER))
+    assert await holds(database, first.lease)
+
+
+async def test_extended_lease_keeps_others_away(database: Database, queued: list[Run]) -> None:
+    kept = {claim.lease for claim in (await leases(database, "a"))[:2]}
+    held = await database.write(lambda tx: queue.extend(tx.connection, kept, LATER + timedelta(hours=1)))
+    assert held == kept
+    assert [claim.run for claim in await leases(database, "b", LATER)] == queued[2:]
 
 
 async def test_owner_learns_which_leases_it_has_lost(database: Database, queued: list[Run]) -> None:
-    await claim(database, "a")
-    await database.write(lambda tx: queue.claim(tx.connection, "b", LATER, LATER + timedelta(hours=1), 1))
-    everything = [run.id for run in queued]
-    held = await database.write(lambda tx: queue.extend(tx.connection, "a", everything, LATER))
-    assert held == {queued[1].id, queued[2].id}
+    mine = [claim.lease for claim in await leases(database, "a")]
+    await leases(database, "b", LATER, limit=1)
+    held = await database.write(lambda tx: queue.extend(tx.connection, mine, LATER))
+    assert held == set(mine[1:])
 
 
 async def test_released_run_is_off_the_queue(database: Database, queued: list[Run]) -> None:
@@ -84,23 +111,32 @@ async def test_released_run_is_off_the_queue(database: Database, queued: list[Ru
     assert await claim(database, "a") == queued[1:]
 
 
-async def test_owner_cannot_release_the_run_of_another(database: Database, queued: list[Run]) -> None:
-    await claim(database, "a")
-    assert not await database.write(lambda tx: queue.release(tx.connection, queued[0].id, "b"))
-    assert await database.write(lambda tx: queue.release(tx.connection, queued[0].id, "a"))
+async def test_lease_ends_with_the_work_on_its_run(database: Database, queued: list[Run]) -> None:
+    (first,) = await leases(database, "a", limit=1)
+    await database.write(lambda tx: queue.release(tx.connection, first.run.id))
+    assert not await holds(database, first.lease)
 
 
 async def test_yielded_run_keeps_its_place(database: Database, queued: list[Run]) -> None:
-    await claim(database, "a")
-    for run in queued:
-        assert await database.write(lambda tx: queue.yield_lease(tx.connection, run.id))  # noqa: B023
+    for given in await leases(database, "a"):
+        assert await database.write(lambda tx: queue.yield_lease(tx.connection, given.lease))  # noqa: B023
     assert await claim(database, "b") == queued
 
 
-async def test_leases_of_a_process_that_ended_are_released(database: Database, queued: list[Run]) -> None:
-    await claim(database, "a", limit=2)
-    assert await database.write(lambda tx: queue.release_all(tx.connection)) == 2
-    assert await claim(database, "b") == queued
+async def test_lease_that_was_lost_cannot_be_yielded(database: Database, queued: list[Run]) -> None:
+    (first,) = await leases(database, "a", limit=1)
+    (second,) = await leases(database, "b", LATER, limit=1)
+    assert not await database.write(lambda tx: queue.yield_lease(tx.connection, first.lease))
+    assert await holds(database, second.lease)
+
+
+async def test_leases_of_an_owner_that_ended_are_released(database: Database, queued: list[Run]) -> None:
+    (first, *_) = await leases(database, "a", limit=2)
+    (other,) = await leases(database, "b")
+    assert await database.write(lambda tx: queue.release_of(tx.connection, "a")) == 2
+    assert not await holds(database, first.lease)
+    assert await holds(database, other.lease)
+    assert await claim(database, "c") == queued[:2]
 
 
 async def test_run_is_in_the_queue_once(database: Database, queued: list[Run]) -> None:
