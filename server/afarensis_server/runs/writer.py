@@ -27,7 +27,7 @@ from ..domain.threads import (
 )
 from ..store import messages, steps
 from ..store.writer import Transaction
-from .citations import Made, finish
+from .citations import Made, additions_to, finish
 from .drafts import CallsDraft, CodeCallDraft, MessageDraft
 from .recorder import RunRecorder
 from .states import advance_step, complete_message
@@ -125,21 +125,20 @@ class Writer:
     async def complete_message(self, made: Made, citable: Mapping[str, str], usage: Usage | None) -> None:
         """End the open message, with all that was made and that its text leads to; see `citations.finish`."""
         opened = self._opened_message()
-        additions, attached = finish(opened.draft.content(), made, citable)
-        for addition in additions:
-            await self._add_part(opened, addition.index, addition.content)
-        if opened.draft.next_index == 0:
+        finished = finish(opened.draft.content(), made, citable)
+        if not finished.content:
             await self.add_text("")
+            finished = finish(opened.draft.content(), made, citable)
 
         def work(tx: Transaction, events: list[EventDraft]) -> None:
             moment = now()
             # Its metadata may be a client's by now.
             row = messages.get(tx.connection, self._run.project, opened.message.id) or opened.message
-            message, told = complete_message(row, opened.draft.content(), moment, attachments=attached)
+            message, told = complete_message(row, finished.content, moment, attachments=finished.attachments)
             step, step_told = advance_step(opened.step, StepStatus.COMPLETED, moment, opened.step.details, usage=usage)
             messages.update(tx.connection, message)
             steps.update(tx.connection, step)
-            events += [told, step_told]
+            events += [*additions_to(message.id, finished), told, step_told]
 
         await self._recorder.record(work)
         self.message = None
