@@ -46,6 +46,8 @@ class Representation:
     text: str | None = None
     data: bytes | None = None
     file_id: str | None = None
+    #: Of the file's content, so that a picture which was also saved is known for the same one.
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

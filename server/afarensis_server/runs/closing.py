@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import Connection
 
 from ..clock import now
-from ..domain.events import EventDraft, EventType, MessageContentDelta, MessageDelta, RunEvent, RunStepDelta
+from ..domain.events import EventDraft, MessageDelta, RunEvent, RunStepDelta
 from ..domain.runs import (
     MessageCreation,
     Run,
@@ -23,7 +23,7 @@ from ..sandbox.driver import DATA_DIRECTORY
 from ..store import messages, queue, steps, thread_files
 from ..store.writer import Transaction
 from .budgets import used_so_far
-from .citations import Made, finish, made_by
+from .citations import Made, additions_to, finish, made_by
 from .drafts import CallsDraft, MessageDraft
 from .moves import end_message, store_move, store_step
 from .states import advance, advance_step, cut_message
@@ -141,13 +141,9 @@ def _cut_message(
     tx: Transaction, events: list[EventDraft], message: Message, made: Made, reason: MessageIncompleteReason
 ) -> None:
     """End a message that will not come to its end, with all that was made for it."""
-    additions, attached = finish(message.content, made, kept_paths(tx.connection, message.project, message.thread_id))
-    draft = MessageDraft()
-    draft.apply(MessageDelta(message.id, tuple(map(MessageContentDelta, range(len(message.content)), message.content))))
-    for addition in additions:
-        delta = MessageDelta(message.id, (addition,))
-        draft.apply(delta)
-        events.append(EventDraft(EventType.MESSAGE_DELTA, delta))
-    cut, told = cut_message(message, draft.content(), now(), reason, attachments=(*message.attachments, *attached))
+    citable = kept_paths(tx.connection, message.project, message.thread_id)
+    finished = finish(message.content, made, citable)
+    attachments = (*message.attachments, *finished.attachments)
+    cut, told = cut_message(message, finished.content, now(), reason, attachments=attachments)
     end_message(tx, cut)
-    events.append(told)
+    events += [*additions_to(message.id, finished), told]

@@ -50,8 +50,8 @@ class _Part:
 class MessageDraft:
     """The content of a message that is being written."""
 
-    def __init__(self) -> None:
-        self._parts: dict[int, _Part] = {}
+    def __init__(self, content: Iterable[MessageContent] = ()) -> None:
+        self._parts = {index: _Part(part) for index, part in enumerate(content)}
 
     def apply(self, delta: MessageDelta) -> None:
         for change in delta.content:

@@ -27,7 +27,7 @@ from ..domain.threads import (
 )
 from ..store import messages, steps
 from ..store.writer import Transaction
-from .citations import Made, finish
+from .citations import Made, additions_to, finish
 from .drafts import CallsDraft, CodeCallDraft, MessageDraft
 from .moves import end_message, store_step
 from .recorder import RunRecorder
@@ -141,21 +141,20 @@ class Writer:
         message is as it was then.
         """
         opened = self._opened_message()
-        additions, attached = finish(opened.draft.content(), made, citable)
-        for addition in additions:
-            await self._add_part(opened, addition.index, addition.content)
-        if opened.draft.next_index == 0:
+        finished = finish(opened.draft.content(), made, citable)
+        if not finished.content:
             await self.add_text("")
+            finished = finish(opened.draft.content(), made, citable)
 
         def work(tx: Transaction, events: list[EventDraft]) -> None:
             moment = now()
             # Its metadata may be a client's by now.
             row = messages.get(tx.connection, self._run.project, opened.message.id) or opened.message
-            message, told = complete_message(row, opened.draft.content(), moment, attachments=attached)
+            message, told = complete_message(row, finished.content, moment, attachments=finished.attachments)
             step, step_told = advance_step(opened.step, StepStatus.COMPLETED, moment, opened.step.details, usage=usage)
             end_message(tx, message)
             store_step(tx, step)
-            events += [told, step_told]
+            events += [*additions_to(message.id, finished), told, step_told]
             if last is not None:
                 last.do(tx, events)
 

@@ -142,18 +142,19 @@ class OutputKeeper:
             content = form.data if form.data is not None else (form.text or "").encode()
             suffix = _SUFFIXES.get(form.media_type)
             is_small = len(content) <= self._limits.inline_bytes
-            file_id = None
+            file = None
             if suffix is not None or not is_small:
                 self._files_shown += 1
                 name = f"display-{self._files_shown}{suffix or '.bin'}"
-                file_id = (await self._files.store_output(self._project, name, _once(content))).id
+                file = await self._files.store_output(self._project, name, _once(content))
             inline = form if is_small else None
             kept.append(
                 Representation(
                     form.media_type,
                     text=None if inline is None else inline.text,
                     data=None if inline is None else inline.data,
-                    file_id=file_id,
+                    file_id=None if file is None else file.id,
+                    sha256=None if file is None else file.sha256,
                 )
             )
         return DisplayItem(tuple(kept))

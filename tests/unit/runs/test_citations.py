@@ -1,5 +1,7 @@
 """Citations of generated files in the model's text."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from afarensis_server.domain.executions import DisplayItem, FileChangeKind, FileItem, Representation
@@ -16,7 +18,8 @@ from afarensis_server.domain.threads import ImageFileContent, TextContent
 from afarensis_server.runs.citations import Made, finish, generated_by, made_by
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-IMAGES = frozenset({"file-a", "file-b"})
+IMAGES = {"file-a": "a" * 64, "file-b": "b" * 64}
+NO_IMAGES: dict[str, str] = {}
 
 
 def stored(file_id: str, filename: str) -> File:
@@ -34,6 +37,15 @@ def stored(file_id: str, filename: str) -> File:
 
 def written(path: str, file_id: str, change: FileChangeKind = FileChangeKind.CREATED) -> FileItem:
     return FileItem(path, change, stored(file_id, path.rsplit("/", 1)[-1]), 1)
+
+
+def picture(path: str, file_id: str, sha256: str) -> FileItem:
+    file = replace(stored(file_id, path.rsplit("/", 1)[-1]), media_type="image/png", sha256=sha256)
+    return FileItem(path, FileChangeKind.CREATED, file, 1)
+
+
+def shown(file_id: str, sha256: str) -> DisplayItem:
+    return DisplayItem((Representation("image/png", file_id=file_id, sha256=sha256),))
 
 
 def test_the_last_state_of_a_file_counts_and_a_deleted_one_does_not() -> None:
@@ -54,50 +66,100 @@ def test_only_displayed_images_with_a_file_are_images() -> None:
     assert generated_by([shown, table, shown]).image_ids == ("file-1",)
 
 
-def made(*items: FileItem | DisplayItem, images: frozenset[str] = frozenset()) -> Made:
+def made(*items: FileItem | DisplayItem, images: Mapping[str, str] = NO_IMAGES) -> Made:
     generated = generated_by(items)
     return Made(generated, generated.files, images)
+
+
+def step(number: int, details: StepDetails) -> RunStep:
+    return RunStep(f"step_{number}", "default", "run_x", "thread_x", "asst_x", NOW, StepStatus.COMPLETED, details)
+
+
+def calls(*items: FileItem | DisplayItem) -> ToolCalls:
+    return ToolCalls((CodeInterpreterCall("call_x", "pass", items),))
 
 
 def test_a_file_that_the_text_does_not_cite_is_attached() -> None:
     text = TextContent("sandbox:/mnt/data/a.csv sandbox:/mnt/data/wrong.csv")
     files = made(written("/mnt/data/a.csv", "file-a"), written("/mnt/data/b.csv", "file-b"))
-    (annotated,), attachments = finish((text,), files, {})
+    finished = finish((text,), files, {})
+    (annotated,) = finished.additions
     assert isinstance(annotated.content, TextContent)
     (annotation,) = annotated.content.annotations
     assert (annotation.file_id, annotation.start_index, annotation.end_index) == ("file-a", 0, 23)
-    assert [attachment.file_id for attachment in attachments] == ["file-b"]
+    assert finished.content == (TextContent(text.value, (annotation,)),)
+    assert [attachment.file_id for attachment in finished.attachments] == ["file-b"]
+
+
+def test_finishing_again_adds_nothing() -> None:
+    """A crash may come between the parts of an end: what is there is not brought in twice."""
+    steps = [step(1, calls(written("/mnt/data/a.csv", "file-a"), picture("/mnt/data/b.png", "file-b", "0" * 64)))]
+    first = finish((TextContent("sandbox:/mnt/data/a.csv"),), made_by(steps), {})
+    assert [addition.index for addition in first.additions] == [0, 1]
+    again = finish(first.content, made_by(steps), {})
+    assert (again.content, again.additions) == (first.content, ())
 
 
 def test_an_image_that_is_neither_shown_nor_cited_becomes_a_part() -> None:
     files = made(written("/mnt/data/a.png", "file-a"), written("/mnt/data/b.png", "file-b"), images=IMAGES)
-    additions, attachments = finish((ImageFileContent("file-a"), TextContent("Two.")), files, {})
-    assert [(addition.index, addition.content) for addition in additions] == [(2, ImageFileContent("file-b"))]
-    assert attachments == ()
+    finished = finish((ImageFileContent("file-a"), TextContent("Two.")), files, {})
+    assert [(addition.index, addition.content) for addition in finished.additions] == [(2, ImageFileContent("file-b"))]
+    assert finished.attachments == ()
+
+
+def test_a_picture_that_was_shown_and_saved_comes_once() -> None:
+    steps = [step(1, calls(shown("file-display", "1" * 64), picture("/mnt/data/c.png", "file-saved", "1" * 64)))]
+    files = made_by(steps)
+    assert files.since_message.image_ids == ("file-display",)
+    finished = finish((ImageFileContent("file-display"), TextContent("See above.")), files, {})
+    assert (finished.additions, finished.attachments) == ((), ())
+
+
+def test_a_picture_that_was_shown_twice_comes_once() -> None:
+    generated = generated_by([shown("file-1", "1" * 64), shown("file-2", "2" * 64), shown("file-3", "1" * 64)])
+    assert generated.image_ids == ("file-1", "file-2")
+
+
+def test_a_picture_that_was_saved_under_two_names_comes_once() -> None:
+    steps = [
+        step(1, calls(picture("/mnt/data/a.png", "file-a", "1" * 64), picture("/mnt/data/b.png", "file-b", "1" * 64)))
+    ]
+    finished = finish((TextContent("Here."),), made_by(steps), {})
+    assert finished.content == (TextContent("Here."), ImageFileContent("file-a"))
+    assert finished.attachments == ()
+
+
+def test_a_markdown_image_is_annotated_and_is_no_part_besides() -> None:
+    steps = [step(1, calls(picture("/mnt/data/c.png", "file-c", "1" * 64)))]
+    finished = finish((TextContent("![c](sandbox:/mnt/data/c.png)"),), made_by(steps), {})
+    (part,) = finished.content
+    assert isinstance(part, TextContent)
+    assert [annotation.file_id for annotation in part.annotations] == ["file-c"]
+
+
+def test_an_image_that_a_crash_kept_out_comes_behind_the_text() -> None:
+    steps = [step(1, calls(shown("file-display", "1" * 64)))]
+    finished = finish((TextContent("Here."),), made_by(steps), {})
+    assert finished.content == (TextContent("Here."), ImageFileContent("file-display"))
 
 
 def test_files_of_earlier_runs_can_be_cited_and_are_not_attached_otherwise() -> None:
     earlier = {"/mnt/data/old.csv": "file-old", "/mnt/data/other.csv": "file-other"}
-    (annotated,), attachments = finish((TextContent("sandbox:/mnt/data/old.csv"),), made(), earlier)
-    assert isinstance(annotated.content, TextContent)
-    assert [annotation.file_id for annotation in annotated.content.annotations] == ["file-old"]
-    assert attachments == ()
+    finished = finish((TextContent("sandbox:/mnt/data/old.csv"),), made(), earlier)
+    (part,) = finished.content
+    assert isinstance(part, TextContent)
+    assert [annotation.file_id for annotation in part.annotations] == ["file-old"]
+    assert finished.attachments == ()
 
 
 def test_all_files_of_a_cited_directory_are_attached() -> None:
     earlier = {"/mnt/data/out/a.csv": "file-a", "/mnt/data/out/b.csv": "file-b", "/mnt/data/c.csv": "file-c"}
-    additions, attachments = finish((TextContent("All is in sandbox:/mnt/data/out/"),), made(), earlier)
-    assert additions == []
-    assert sorted(attachment.file_id for attachment in attachments) == ["file-a", "file-b"]
+    finished = finish((TextContent("All is in sandbox:/mnt/data/out/"),), made(), earlier)
+    assert finished.additions == ()
+    assert [attachment.file_id for attachment in finished.attachments] == ["file-a", "file-b"]
 
 
 def test_what_was_made_before_the_step_counts() -> None:
-    def step(number: int, details: StepDetails) -> RunStep:
-        return RunStep(f"step_{number}", "default", "run_x", "thread_x", "asst_x", NOW, StepStatus.COMPLETED, details)
-
-    def calls(*items: FileItem) -> ToolCalls:
-        return ToolCalls((CodeInterpreterCall("call_x", "pass", items),))
-
     steps = [
         step(1, calls(written("/mnt/data/a.csv", "file-a"))),
         step(2, MessageCreation("msg_1")),
