@@ -16,7 +16,6 @@ from afarensis_server.events.kinds import RunLog
 from afarensis_server.store import runs, threads
 from afarensis_server.store.database import Database, Transaction
 
-from .. import commits
 from ..contenders import Arena
 from ..report import Figure, Role, Series, ratio
 
@@ -33,7 +32,6 @@ async def measure(arena: Arena) -> AsyncIterator[Figure]:
     grouped = Series(f"events of {_RUNS} runs at once, one each at a time", Role.OURS, "/s")
     raw_single = Series("SQLite alone, the same rows and commits", Role.FLOOR, "/s")
     raw_grouped = Series(f"SQLite alone, {_RUNS} events in a commit", Role.FLOOR, "/s")
-    shared = 0.0
     # On the disk that the server has.
     with tempfile.TemporaryDirectory(prefix="afarensis-bench-", dir=arena.server.data) as directory:
         async with Database(f"sqlite:///{directory}/bench.db") as database:
@@ -53,16 +51,12 @@ async def measure(arena: Arena) -> AsyncIterator[Figure]:
             await one(active[0])  # the row that the other side stores, too
             with _Raw(Path(directory, "raw.db"), Path(directory, "bench.db")) as raw:
                 for round_number in range(arena.times(5) + 1):
-                    before = commits.read(Path(directory, "bench.db"))
                     rates = [
                         single_count / await _seconds(alone),
                         single_count / _taken(lambda: raw.append(single_count, 1)),
                         _RUNS * grouped_count / await _seconds(together),
                         _RUNS * grouped_count / _taken(lambda: raw.append(grouped_count, _RUNS)),
                     ]
-                    made = commits.read(Path(directory, "bench.db")).since(before)
-                    if made is not None:
-                        shared = _RUNS * grouped_count / max(1, made.commits - single_count)
                     if round_number:
                         for series, rate in zip((single, raw_single, grouped, raw_grouped), rates, strict=True):
                             series.rounds.append([rate])
@@ -73,8 +67,7 @@ async def measure(arena: Arena) -> AsyncIterator[Figure]:
             ratio("Events: our rate over SQLite's, a commit each", single, raw_single),
             ratio(f"Events: our rate over SQLite's, {_RUNS} at once", grouped, raw_grouped),
         ],
-        ["Every commit is durable, on both sides."]
-        + ([f"With {_RUNS} at once, {shared:.0f} events shared a commit of ours."] if shared else []),
+        ["Every commit is durable, on both sides."],
     )
 
 

@@ -110,7 +110,7 @@ class Assistants:
 
     async def get(self, project: str, assistant_id: str) -> Assistant:
         """Raises AssistantNotFound."""
-        return await self._database.read(lambda connection: _require(connection, project, assistant_id))
+        return await self._database.look(lambda connection: _require(connection, project, assistant_id))
 
     async def list(self, project: str, page: PageRequest) -> Page[Assistant]:
         """The assistants of the project. Raises InvalidFields, PageTokenInvalid."""

@@ -201,7 +201,7 @@ class Files:
 
     async def get(self, project: str, file_id: str) -> File:
         """What is known about a file. Raises FileNotFound."""
-        file = await self._database.read(lambda connection: files.get(connection, project, file_id))
+        file = await self._database.look(lambda connection: files.get(connection, project, file_id))
         if file is None or is_expired(file, clock.now()):
             raise FileNotFound(id=file_id)
         return file

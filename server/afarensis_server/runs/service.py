@@ -230,7 +230,7 @@ class Runs:
 
     async def get_step(self, project: str, step_id: str) -> RunStep:
         """One step. Raises RunStepNotFound."""
-        step = await self._database.read(lambda connection: steps.get(connection, project, step_id))
+        step = await self._database.look(lambda connection: steps.get(connection, project, step_id))
         if step is None:
             raise RunStepNotFound(id=step_id)
         return step

@@ -64,7 +64,7 @@ class Threads:
 
     async def get(self, project: str, thread_id: str) -> Thread:
         """Raises ThreadNotFound."""
-        return await self._database.read(lambda connection: _require(connection, project, thread_id))
+        return await self._database.look(lambda connection: _require(connection, project, thread_id))
 
     async def list(self, project: str, page: PageRequest) -> Page[Thread]:
         """The threads of the project. Raises InvalidFields, PageTokenInvalid."""
@@ -148,7 +148,7 @@ class Threads:
 
     async def get_message(self, project: str, message_id: str) -> Message:
         """Raises MessageNotFound."""
-        return await self._database.read(lambda connection: _require_message(connection, project, message_id))
+        return await self._database.look(lambda connection: _require_message(connection, project, message_id))
 
     async def list_messages(
         self, project: str, thread_id: str, page: PageRequest, run_id: str | None = None
