@@ -26,6 +26,10 @@ from .tail import E, LogState, Tail, Waiters, within
 #: Events that a reader takes from the table at a time, and bytes of them: what a slow reader costs in memory.
 _READ_LIMIT = 100
 _READ_BYTES = 256 * 1024
+#: Seconds between two commits of one log, for each log that is followed or written beyond the first few; at most.
+_PACE = 0.0002
+_UNPACED = 10
+_MOST_PACE = 0.05
 #: Bytes of the events of one page.
 _PAGE_BYTES = 4 * 1024 * 1024
 
@@ -208,6 +212,14 @@ class EventLog(Generic[D, E]):
         if waiters is None:
             waiters = self._projects[project] = Waiters()
         return waiters
+
+    @property
+    def pace(self) -> float:
+        """Seconds between two commits of what goes on in one log, when many go on at a time.
+
+        Each commit, and each event in it, takes the server's time, however little it holds. For a few logs it is none.
+        """
+        return min(_MOST_PACE, _PACE * max(0, len(self._tails) - _UNPACED))
 
     @property
     def draining(self) -> bool:

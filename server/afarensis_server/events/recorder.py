@@ -62,18 +62,22 @@ class Recorder(Generic[D, E]):
         # Its readers are most likely here, too.
         self._tail = log.tail(project, owner_id)
         self._pending: list[D] = []
+        #: When what waited was last taken for a commit, by the clock of the event loop.
+        self._committed = float("-inf")
         self._order = asyncio.Lock()
         self._begin: asyncio.Handle | None = None
         self._flusher: asyncio.Task[None] | None = None
 
     async def emit(self, draft: D) -> None:
         """Put an event down for the next commit. Waits only when too many wait already."""
-        self._add(draft)
+        self._pending.append(draft)
         if self._flusher is not None and self._flusher.done():
             flusher, self._flusher = self._flusher, None
             flusher.result()  # a failed commit ends the work that made it
         if self._flusher is None and self._begin is None:
-            self._begin = asyncio.get_running_loop().call_soon(self._begin_flush)
+            loop = asyncio.get_running_loop()
+            wait = self._committed + self._log.pace - loop.time()
+            self._begin = loop.call_later(wait, self._begin_flush) if wait > 0 else loop.call_soon(self._begin_flush)
         if len(self._pending) > _PENDING_LIMIT:
             await self.flush()
 
@@ -118,7 +122,8 @@ class Recorder(Generic[D, E]):
         if self._begin is not None:
             self._begin.cancel()
             self._begin = None
-        return batch
+        self._committed = asyncio.get_running_loop().time()
+        return self._merged(batch)
 
     async def _store(self, batch: list[D]) -> None:
         try:
@@ -153,8 +158,18 @@ class Recorder(Generic[D, E]):
     def _opened(self) -> None:
         self._opening = None
 
-    def _add(self, draft: D) -> None:
-        if self._pending and (merged := self._merge(self._pending[-1], draft)) is not None:
-            self._pending[-1] = merged
-        else:
-            self._pending.append(draft)
+    def _merged(self, drafts: list[D]) -> list[D]:
+        """The same in as few events as may be. In rounds of two and two, so that no text is copied again and again."""
+        while True:
+            merged: list[D] = []
+            alone = False
+            for draft in drafts:
+                both = self._merge(merged[-1], draft) if alone else None
+                if both is not None:
+                    merged[-1] = both
+                else:
+                    merged.append(draft)
+                alone = both is None
+            if len(merged) == len(drafts):
+                return merged
+            drafts = merged
