@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,9 +31,16 @@ class ServerProcess:
     Args:
         directory: where its data and its log are.
         settings: what is not to be as by default, by section and name: ``{"runs.ttl_seconds": 5}``.
+        program: the module that is run, and arguments of its own.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, object] | None = None,
+        program: Sequence[str] = ("afarensis_server",),
+    ) -> None:
+        self._program = program
         self.data_directory = directory / "data"
         #: What the server wrote to standard error, over all its starts.
         self.log = directory / "server.log"
@@ -59,7 +66,7 @@ class ServerProcess:
     def start(self, listen: str = "127.0.0.1:0") -> None:
         """Start it, again or for the first time, and return once it answers calls."""
         assert self._process is None or self._process.poll() is not None, "it runs already"
-        command = [sys.executable, "-m", "afarensis_server", "serve", "--listen", listen]
+        command = [sys.executable, "-m", *self._program, "serve", "--listen", listen]
         command += ["--data-dir", str(self.data_directory)]
         for name, value in self._settings.items():
             command += ["--set", f"{name}={value}"]
@@ -84,6 +91,14 @@ class ServerProcess:
     def wait(self) -> int:
         """Its exit code, once it has ended."""
         return self._running().wait(_STOP_SECONDS)
+
+    def ends_within(self, seconds: float) -> bool:
+        """Whether it ends by itself in this time."""
+        try:
+            self._running().wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def stop(self) -> int:
         """Ask it to stop, and wait until it has: the exit code."""
