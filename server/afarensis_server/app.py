@@ -382,6 +382,7 @@ def _run_limits(settings: Settings) -> RunLimits:
         additional_messages=settings.limits.messages_per_call,
         ttl_seconds=settings.runs.ttl_seconds,
         max_ttl_seconds=settings.runs.max_ttl_seconds,
+        per_project=settings.runs.per_project,
         tool_output_characters=settings.limits.tool_output_characters,
         shared=_shared_limits(settings),
     )

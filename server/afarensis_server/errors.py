@@ -253,6 +253,13 @@ class TooManyCalls(ResourceExhausted, reason="TOO_MANY_CALLS"):
     retry_seconds = 1.0
 
 
+class TenantRunLimit(ResourceExhausted, reason="TENANT_RUN_LIMIT"):
+    """The project has {limit} runs that are not over, as many as it may. Try again when one of them has ended, cancel
+    one, or raise the limit runs.per_project."""
+
+    retry_seconds = 5.0
+
+
 class SandboxCapacity(ResourceExhausted, reason="SANDBOX_CAPACITY"):
     """All places for sessions are taken. Try again when another session has ended, or raise the limit
     sandbox.max_sessions."""

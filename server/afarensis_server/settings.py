@@ -212,6 +212,9 @@ class RunsSection(Section):
     """The model of assistants that name none. `direct` needs no endpoint: it runs the code blocks it is given."""
     concurrent: PositiveInt = 200
     """Runs that are worked on at the same time; more wait."""
+    per_project: Annotated[int, Field(ge=0)] = 0
+    """Runs of one project that may be there at the same time, at work, waiting for a worker or for their client; more
+    are refused with TENANT_RUN_LIMIT. 0: any number."""
     ttl_seconds: PositiveFloat = 600.0
     """How long a run may take until it expires, when its creator does not say."""
     max_ttl_seconds: PositiveFloat = 86_400.0

@@ -331,8 +331,8 @@ async def test_outputs_that_are_not_those_of_the_calls_are_refused(api: Api, scr
     run = await api.settled(await api.run(model, LOOKUP))
     first, second = (asked.id for asked in run.required_action.submit_tool_outputs.tool_calls)
 
-    async def submit(*ids: str) -> None:
-        outputs = [v1.ToolOutput(tool_call_id=call_id, output="x") for call_id in ids]
+    async def submit(*ids: str, output: str = "x") -> None:
+        outputs = [v1.ToolOutput(tool_call_id=call_id, output=output) for call_id in ids]
         await api.runs.SubmitToolOutputs(v1.SubmitToolOutputsRequest(run_id=run.id, tool_outputs=outputs))
 
     for given in ([first], [first, first], [first, second, "call_c"], []):
@@ -347,9 +347,14 @@ async def test_outputs_that_are_not_those_of_the_calls_are_refused(api: Api, scr
         ("tool_outputs[1].output", "STRING_TOO_LONG"),
     ]
     await submit(first, second)
+    # Whose answer got lost asks again, and must not take what it is told for a failure.
+    await submit(first, second)
     with refused(PRECONDITION, "RUN_NOT_AWAITING_TOOL_OUTPUTS"):
-        await submit(first, second)
+        await submit(first, second, output="y")
     await api.settled(run)
+    await submit(second, first)
+    with refused(PRECONDITION, "RUN_NOT_AWAITING_TOOL_OUTPUTS"):
+        await submit(first, second, output="y")
 
 
 async def test_outputs_for_a_run_that_is_over_are_refused(api: Api, script: Add) -> None:

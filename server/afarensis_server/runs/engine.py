@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -23,6 +22,7 @@ from ..store.queue import Claim, Lease
 from ..store.writer import Transaction
 from .closing import Unfinished, close_run, unfinished_from
 from .conversation import Conversation, ConversationLimits
+from .loops import repeat, wait_for_event
 from .models.protocol import Model, ModelError
 from .prompt import Prompts
 from .recorder import LeaseLost, RunRecorder
@@ -31,8 +31,6 @@ from .states import IllegalTransition
 
 _log = structlog.get_logger(__name__)
 
-#: Seconds until a loop goes on after a defect.
-_RETRY_SECONDS = 1.0
 #: Seconds after which the next expiry is looked up anew, since clocks are set.
 _EXPIRY_SECONDS = 60.0
 
@@ -118,7 +116,7 @@ class RunEngine:
         # Those of the process before this one; others on the same database keep theirs.
         await self._database.write(lambda tx: queue.release_of(tx.connection, self._owner))
         self._loops = [
-            asyncio.create_task(_repeat(each), name=f"runs: {each.__name__}")
+            asyncio.create_task(repeat(each), name=f"runs: {each.__name__}")
             for each in (self._dispatch, self._expire, self._renew)
         ]
         return self
@@ -185,7 +183,7 @@ class RunEngine:
             for claim in claimed:
                 self._start(claim)
         # A lease of another server may run out without anybody telling.
-        await _wait(self._queued, self._settings.lease_seconds)
+        await wait_for_event(self._queued, self._settings.lease_seconds)
 
     def _start(self, claim: Claim) -> None:
         run = claim.run
@@ -219,7 +217,7 @@ class RunEngine:
                 await self._expire_idle(run)
         upcoming = await self._database.read(lambda connection: runs.next_expiry(connection, moment))
         seconds = _EXPIRY_SECONDS if upcoming is None else (upcoming - now()).total_seconds()
-        await _wait(self._expiries, min(seconds, _EXPIRY_SECONDS))
+        await wait_for_event(self._expiries, min(seconds, _EXPIRY_SECONDS))
 
     async def _expire_idle(self, run: Run) -> None:
         try:
@@ -380,25 +378,3 @@ def _error_of(failure: BaseException, run: Run) -> RunError:
                 "Sorry, something went wrong inside the server. Its log has the details under this run's id.",
                 "INTERNAL",
             )
-
-
-async def _repeat(turn: Callable[[], Awaitable[None]]) -> None:
-    """Do it again and again, whatever happens: where a loop ended, no run would ever be begun, or end, again."""
-    while True:
-        try:
-            await turn()
-        except DatabaseUnavailable as error:
-            _log.warning("runs wait for the database", error=str(error))
-            await asyncio.sleep(error.retry_seconds)
-        except Exception:
-            _log.exception("runs held up")
-            await asyncio.sleep(_RETRY_SECONDS)
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Until the event is set, or this many seconds have passed."""
-    try:
-        async with asyncio.timeout(max(seconds, 0.0)):
-            await event.wait()
-    except TimeoutError:
-        return

@@ -60,6 +60,8 @@ class RunLimits:
     ttl_seconds: float = 600.0
     #: Seconds until a run expires at most.
     max_ttl_seconds: float = 86_400.0
+    #: Runs of one project that are not over at a time; 0: as many as there are threads.
+    per_project: int = 0
     #: Characters of one submitted tool output.
     tool_output_characters: int = 512_000
     shared: SharedLimits = SharedLimits()

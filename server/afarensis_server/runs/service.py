@@ -2,15 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from contextlib import aclosing
 from functools import partial
 
 from sqlalchemy import Connection
 
 from ..clock import now
 from ..domain.events import EventDraft, EventType, RunEvent
-from ..domain.runs import FunctionCall, Run, RunStatus, RunStep, StepStatus, ToolCalls
+from ..domain.runs import Run, RunStatus, RunStep
 from ..domain.threads import Thread
 from ..errors import (
     AssistantNotFound,
@@ -18,9 +17,9 @@ from ..errors import (
     RunNotCancellable,
     RunNotFound,
     RunStepNotFound,
+    TenantRunLimit,
     ThreadHasActiveRun,
     ThreadNotFound,
-    ToolOutputsMismatch,
 )
 from ..events.kinds import RunLog
 from ..events.log import Heartbeat, LogPage
@@ -31,21 +30,14 @@ from ..store.database import Database
 from ..store.pages import Page, PageRequest
 from ..store.writer import Transaction
 from ..threads.service import MessageFields, ThreadFields, Threads
+from ..uninterrupted import to_the_end
 from ..validation import Violations, check_metadata, check_request_id
 from .closing import Unfinished, close_run
 from .engine import RunEngine
 from .fields import RunFields, RunLimits, build_run, check_run, check_tool_choice
-from .moves import move_run, store_step
-from .states import IllegalTransition, advance_step
-
-
-@dataclass(frozen=True, slots=True)
-class ToolOutput:
-    """What the client's function returned for one call."""
-
-    call_id: str
-    output: str
-
+from .moves import move_run
+from .states import IllegalTransition
+from .submitting import ToolOutput, submit
 
 #: Where nobody works on a run, and its rows hold all of it.
 _IDLE = frozenset({RunStatus.QUEUED, RunStatus.REQUIRES_ACTION})
@@ -96,7 +88,8 @@ class Runs:
     ) -> Run:
         """Queue a run on a thread. The thread is locked until the run is terminal.
 
-        Raises InvalidFields, ThreadNotFound, AssistantNotFound, FileNotFound, ThreadHasActiveRun, RequestIdReused.
+        Raises InvalidFields, ThreadNotFound, AssistantNotFound, FileNotFound, ThreadHasActiveRun, TenantRunLimit,
+        RequestIdReused.
         """
         violations = Violations(self._limits.shared)
         violations.string("thread_id", thread_id, required=True)
@@ -165,6 +158,9 @@ class Runs:
             raise AssistantNotFound(id=fields["assistant_id"])
         if (active := runs.active_for_thread(tx.connection, project, thread.id)) is not None:
             raise ThreadHasActiveRun(thread_id=thread.id, run_id=active.id)
+        most = self._limits.per_project
+        if most and runs.count_active(tx.connection, project, most) >= most:
+            raise TenantRunLimit(limit=most)
         if additional_messages:
             thread = self._threads.insert_messages(tx, thread, additional_messages)
         run = build_run(project, thread, assistant, fields, self._limits, now())
@@ -289,28 +285,31 @@ class Runs:
 
         Raises RunNotFound, RunNotCancellable.
         """
+        run = await self._database.write(lambda tx: self._cancel(tx, _require(tx.connection, project, run_id)))
+        return await self._end_cancelled(run)
 
-        def work(tx: Transaction) -> Run:
-            run = _require(tx.connection, project, run_id)
-            # With the commit: whoever asked may be gone by then.
-            tx.after_commit(partial(self._engine.cancel, run_id))
-            if run.status is RunStatus.CANCELLING:
-                return run
-            events: list[EventDraft] = []
-            try:
-                cancelling = move_run(tx, events, run, RunStatus.CANCELLING)
-            except IllegalTransition:
-                raise RunNotCancellable(status=run.status) from None
-            if run.status in _IDLE and not self._is_held(tx.connection, run_id):
-                # Here and now: all workers may be busy, and nobody else would come.
-                cancelling = close_run(tx, events, cancelling, RunStatus.CANCELLED, unfinished=Unfinished())
-            self._log.append(tx, project, run_id, events)
-            return cancelling
+    def _cancel(self, tx: Transaction, run: Run) -> Run:
+        """Let a run be cancelling, or cancelled where nobody works on it. Raises RunNotCancellable."""
+        # With the commit: whoever asked may be gone by then.
+        tx.after_commit(partial(self._engine.cancel, run.id))
+        if run.status is RunStatus.CANCELLING:
+            return run
+        events: list[EventDraft] = []
+        try:
+            cancelling = move_run(tx, events, run, RunStatus.CANCELLING)
+        except IllegalTransition:
+            raise RunNotCancellable(status=run.status) from None
+        if run.status in _IDLE and not self._is_held(tx.connection, run.id):
+            # Here and now: all workers may be busy, and nobody else would come.
+            cancelling = close_run(tx, events, cancelling, RunStatus.CANCELLED, unfinished=Unfinished())
+        self._log.append(tx, run.project, run.id, events)
+        return cancelling
 
-        run = await self._database.write(work)
-        if run.status.is_terminal or await self._database.read(lambda connection: self._is_held(connection, run_id)):
-            return run  # ended, or its worker ends it
-        return await self._engine.end_idle(run, RunStatus.CANCELLED) or await self.get(project, run_id)
+    async def _end_cancelled(self, run: Run) -> Run:
+        """End a cancelling run where no worker does."""
+        if run.status.is_terminal or await self._database.read(lambda connection: self._is_held(connection, run.id)):
+            return run
+        return await self._engine.end_idle(run, RunStatus.CANCELLED) or await self.get(run.project, run.id)
 
     def _is_held(self, connection: Connection, run_id: str) -> bool:
         """Whether a worker has the run. One of this server has it, too, if its lease ran out and nobody came."""
@@ -321,19 +320,28 @@ class Runs:
 
         Raises ThreadNotFound.
         """
-        await self._threads.get(project, thread_id)  # another project's is not there, and nothing of it may end
-        active = await self._database.read(lambda connection: runs.active_for_thread(connection, project, thread_id))
-        if active is not None:
-            with suppress(RunNotCancellable):  # it ended by itself meanwhile
-                await self.cancel(project, active.id)
-            await self.wait(project, active.id, _CANCEL_SECONDS)
+        await to_the_end(self._delete_thread(project, thread_id))
+
+    async def _delete_thread(self, project: str, thread_id: str) -> None:
+        def hide(tx: Transaction) -> Run | None:
+            # One unit: a run that is created behind it finds no thread, and one before it is cancelled.
+            self._threads.hide(tx, project, thread_id)
+            active = runs.active_for_thread(tx.connection, project, thread_id)
+            return None if active is None else self._cancel(tx, active)
+
+        cancelled = await self._database.write(hide)
+        if cancelled is not None:
+            await self._end_cancelled(cancelled)
+            await self.wait(project, cancelled.id, _CANCEL_SECONDS)
         await self._sessions.close_thread(thread_id)
-        await self._threads.delete(project, thread_id)
-        if active is not None:
-            self._log.deleted(project, active.id)
+        await self._threads.delete_hidden(thread_id)
+        if cancelled is not None:
+            self._log.deleted(project, cancelled.id)
 
     async def submit_tool_outputs(self, project: str, run_id: str, outputs: Sequence[ToolOutput]) -> Run:
         """Give the outputs of all the functions that a run waits for; it is queued again.
+
+        Repeating it with outputs that were taken before changes nothing, and gives the run as it stands.
 
         Raises InvalidFields, RunNotFound, RunNotAwaitingToolOutputs, ToolOutputsMismatch.
         """
@@ -342,36 +350,18 @@ class Runs:
             field = f"tool_outputs[{index}].output"
             violations.string(field, output.output, maximum=self._limits.tool_output_characters)
         violations.check()
-        return await self._database.write(lambda tx: self._submit(tx, project, run_id, outputs))
 
-    def _submit(self, tx: Transaction, project: str, run_id: str, outputs: Sequence[ToolOutput]) -> Run:
-        run = _require(tx.connection, project, run_id)
-        if run.status is not RunStatus.REQUIRES_ACTION or run.required_action is None:
-            raise RunNotAwaitingToolOutputs(status=run.status)
-        expected = [call.id for call in run.required_action.calls]
-        if sorted(expected) != sorted(output.call_id for output in outputs):
-            raise ToolOutputsMismatch(expected=expected, actual=[output.call_id for output in outputs])
-        answers = {output.call_id: output.output for output in outputs}
-        told: list[EventDraft] = []
-        moment = now()
-        for step in steps.list_of_run(tx.connection, project, run_id):
-            if step.status is StepStatus.IN_PROGRESS and isinstance(step.details, ToolCalls):
-                details = ToolCalls(
-                    tuple(
-                        replace(call, output=answers[call.id])
-                        if isinstance(call, FunctionCall) and call.id in answers
-                        else call
-                        for call in step.details.calls
-                    )
-                )
-                closed, event = advance_step(step, StepStatus.COMPLETED, moment, details, usage=step.usage)
-                store_step(tx, closed)
-                told.append(event)
-        queued = move_run(tx, told, run, RunStatus.QUEUED)
-        queue.enqueue(tx.connection, queued)
-        self._log.append(tx, project, run_id, told)
-        tx.after_commit(self._engine.wake)
-        return queued
+        def work(tx: Transaction) -> Run | RunNotAwaitingToolOutputs:
+            events: list[EventDraft] = []
+            outcome = submit(tx, events, _require(tx.connection, project, run_id), outputs)
+            self._log.append(tx, project, run_id, events)
+            tx.after_commit(self._engine.wake)
+            return outcome
+
+        outcome = await self._database.write(work)
+        if isinstance(outcome, RunNotAwaitingToolOutputs):
+            raise outcome
+        return outcome
 
 
 def _require(connection: Connection, project: str, run_id: str) -> Run:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from .. import ids
 from ..clock import now
 from ..domain.sessions import KeptFile, Session, SessionStatus
-from ..errors import SandboxCapacity, SandboxDown
+from ..errors import SandboxCapacity, SandboxDown, ThreadNotFound
 from ..files.service import Files
 from ..sandbox.driver import (
     DATA_DIRECTORY,
@@ -17,6 +17,7 @@ from ..sandbox.driver import (
 )
 from ..store import requests, thread_files
 from ..store import sessions as session_rows
+from ..store import threads as thread_rows
 from ..store.database import Database
 from ..store.writer import Transaction
 from .checkpoint import Layout, lay_out
@@ -54,7 +55,7 @@ class Opener:
     ) -> LiveSession:
         """Open a session with these files. The caller sees to it that a thread has only one.
 
-        Raises FileNotFound, SandboxCapacity, SandboxDown.
+        Raises ThreadNotFound, FileNotFound, SandboxCapacity, SandboxDown.
         """
         files = await self._inputs.find(project, file_ids)
         layout = Layout({}, {}, ())
@@ -133,6 +134,8 @@ def _insert(tx: Transaction, row: Session, kept: Sequence[KeptFile], on_insert: 
         on_insert(tx, row.id)
     had_one = False
     if row.thread_id is not None:
+        if thread_rows.get(tx.connection, row.project, row.thread_id) is None:
+            raise ThreadNotFound(id=row.thread_id)  # it was deleted while the sandbox was made
         had_one = session_rows.exists_for_thread(tx.connection, row.project, row.thread_id)
         thread_files.save(tx.connection, row.project, row.thread_id, kept)
     session_rows.insert(tx.connection, row)

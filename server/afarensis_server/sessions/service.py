@@ -199,8 +199,9 @@ class Sessions:
         return live.row
 
     async def close_thread(self, thread_id: str) -> None:
-        """End the thread's session, if one is open."""
-        live = self._by_thread.get(thread_id)
+        """End the thread's session, if one is open, or is just being opened."""
+        async with self._lock(thread_id):
+            live = self._by_thread.get(thread_id)
         if live is not None:
             await self._end(live, SessionStatus.CLOSED)
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from ..domain.runs import Run, RunStatus
 from . import tables
@@ -62,6 +62,12 @@ def active_for_thread(connection: Connection, project: str, thread_id: str) -> R
     statement = _rows.select.where(columns.project == project, columns.thread_id == thread_id, tables.ACTIVE_RUN)
     row = connection.execute(statement).one_or_none()
     return None if row is None else _rows.value(row)
+
+
+def count_active(connection: Connection, project: str, most: int) -> int:
+    """How many runs of a project are not over; counts up to this many."""
+    some = select(tables.runs.c.id).where(tables.runs.c.project == project, tables.ACTIVE_RUN).limit(most).subquery()
+    return connection.execute(select(func.count()).select_from(some)).scalar_one()
 
 
 def expired_before(connection: Connection, time: datetime) -> list[Run]:

@@ -176,6 +176,8 @@ runs = Table(
     Index(None, "project", "assistant_id", "create_time", "id"),
     # The thread's lock: one run at a time that is not over.
     Index("uq_runs_active_thread", "thread_id", unique=True, sqlite_where=ACTIVE_RUN, postgresql_where=ACTIVE_RUN),
+    # How many of them a project has.
+    Index("ix_runs_active_project", "project", sqlite_where=ACTIVE_RUN, postgresql_where=ACTIVE_RUN),
     Index(
         None,
         "expire_time",

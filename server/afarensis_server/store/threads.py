@@ -1,7 +1,5 @@
 """Threads as rows."""
 
-from enum import Enum
-
 from sqlalchemy import Connection, bindparam, select
 
 from ..domain.threads import Thread
@@ -23,14 +21,6 @@ _hide = (
 _hidden = select(tables.threads.c.id).where(tables.threads.c.project == _DELETED).limit(1)
 
 
-class Deletion(Enum):
-    """How far a thread's deletion has come."""
-
-    NOT_FOUND = "there is no such thread"
-    MORE = "more of it is left"
-    DONE = "nothing of it is left"
-
-
 def insert(connection: Connection, thread: Thread) -> None:
     _rows.insert(connection, thread)
 
@@ -49,25 +39,23 @@ def delete(connection: Connection, project: str, thread_id: str) -> bool:
     return _rows.delete(connection, project, thread_id)
 
 
-def begin_deletion(connection: Connection, project: str, thread_id: str, most: int) -> Deletion:
-    """Take a thread from its project, and delete a first part of it: about ``most`` rows.
+def hide(connection: Connection, project: str, thread_id: str) -> bool:
+    """Take a thread from its project, to delete it. False when there is no such row."""
+    return connection.execute(_hide, {"row_id": thread_id, "row_project": project}).rowcount > 0
 
-    A long one has so many that deleting them all would hold up every other unit of work. What is left is for
-    `continue_deletion`, and for the next start, should the server end before.
+
+def continue_deletion(connection: Connection, thread_id: str, most: int) -> bool:
+    """Delete about ``most`` rows of a thread that was taken from its project; tells whether more are left.
+
+    A long one has so many that deleting them all would hold up every other unit of work.
     """
-    hidden = connection.execute(_hide, {"row_id": thread_id, "row_project": project}).rowcount
-    return continue_deletion(connection, thread_id, most) if hidden else Deletion.NOT_FOUND
-
-
-def continue_deletion(connection: Connection, thread_id: str, most: int) -> Deletion:
-    """Delete about ``most`` rows more of a thread that was taken from its project."""
     while most > 0:
         deleted = _delete_runs(connection, thread_id, most) or _delete_messages(connection, thread_id, most)
         if not deleted:
             _rows.delete(connection, _DELETED, thread_id)
-            return Deletion.DONE
+            return False
         most -= deleted
-    return Deletion.MORE
+    return True
 
 
 def _delete_runs(connection: Connection, thread_id: str, most: int) -> int:

@@ -88,11 +88,21 @@ class Threads:
         return await self._database.write(work)
 
     async def delete(self, project: str, thread_id: str) -> None:
-        """Delete a thread with its messages, runs, steps and events; files stay. Raises ThreadNotFound.
-
-        Whoever calls this first ends the run and the session of the thread.
-        """
+        """Delete a thread, in which nothing goes on, with all that belongs to it; files stay. Raises ThreadNotFound."""
         await to_the_end(self._delete(project, thread_id))
+
+    def hide(self, tx: Transaction, project: str, thread_id: str) -> None:
+        """Take a thread from its project: from now on nothing is added to it. Raises ThreadNotFound.
+
+        The first part of a deletion. What goes on in the thread is ended next, and then `delete_hidden` does the rest;
+        should the server end before, the next start does.
+        """
+        if not threads.hide(tx.connection, project, thread_id):
+            raise ThreadNotFound(id=thread_id)
+
+    async def delete_hidden(self, thread_id: str) -> None:
+        """Delete a hidden thread with its messages, runs, steps and events; files stay."""
+        await to_the_end(self._delete_rest(thread_id))
 
     async def finish_deletions(self) -> None:
         """Delete what is left of threads whose deletion was begun by a server that has ended since."""
@@ -100,22 +110,19 @@ class Threads:
             await self._delete_rest(thread_id)
 
     async def _delete(self, project: str, thread_id: str) -> None:
-        begun = await self._database.write(
-            lambda tx: threads.begin_deletion(tx.connection, project, thread_id, _DELETED_TOGETHER)
-        )
-        if begun is threads.Deletion.NOT_FOUND:
-            raise ThreadNotFound(id=thread_id)
-        if begun is threads.Deletion.MORE:
+        def begin(tx: Transaction) -> bool:
+            self.hide(tx, project, thread_id)
+            return threads.continue_deletion(tx.connection, thread_id, _DELETED_TOGETHER)
+
+        if await self._database.write(begin):
             await self._delete_rest(thread_id)
 
     async def _delete_rest(self, thread_id: str) -> None:
         """Delete a thread that its project has no more, some rows at a time, so that others can write in between."""
-        while True:
-            state = await self._database.write(
-                lambda tx: threads.continue_deletion(tx.connection, thread_id, _DELETED_TOGETHER)
-            )
-            if state is threads.Deletion.DONE:
-                return
+        while await self._database.write(
+            lambda tx: threads.continue_deletion(tx.connection, thread_id, _DELETED_TOGETHER)
+        ):
+            pass
 
     # --- messages -----------------------------------------------------------------------------------------------------
 

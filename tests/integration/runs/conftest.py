@@ -108,6 +108,7 @@ async def build(
     settings: EngineSettings = _USUAL,
     driver: SandboxDriver | None = None,
     owner: str = "worker_1",
+    run_limits: RunLimits = RunLimits(),  # noqa: B008 - frozen
     limits: SessionLimits = SessionLimits(1 << 28, 1.0, 32, 64, 1 << 20, 100, 1 << 20, 1 << 20),  # noqa: B008 - frozen
 ) -> AsyncIterator[House]:
     async with AsyncExitStack() as stack:
@@ -130,7 +131,7 @@ async def build(
             threads,
             sessions,
             engine,
-            Runs(database, log, threads, sessions, engine, RunLimits(), models.check),
+            Runs(database, log, threads, sessions, engine, run_limits, models.check),
             endpoint,
         )
 

@@ -13,7 +13,7 @@ from afarensis_server.domain.tools import (
     ToolChoice,
     ToolChoiceMode,
 )
-from afarensis_server.runs.service import ToolOutput
+from afarensis_server.runs.submitting import ToolOutput
 from afarensis_server.store.pages import PageRequest
 from tests.support.scripted_model import Delta, Turn, call, calls, code, text
 

@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from afarensis_server.domain.runs import RunStatus
 from afarensis_server.domain.tools import FunctionTool
-from afarensis_server.runs.service import ToolOutput
+from afarensis_server.runs.submitting import ToolOutput
 from afarensis_server.store.database import Database
 from afarensis_server.store.pages import PageRequest
 from tests.integration.runs.conftest import LOOKUP, PROJECT, House, build

@@ -33,7 +33,7 @@ from afarensis_server.errors import (
     ToolOutputsMismatch,
 )
 from afarensis_server.runs.fields import RunFields
-from afarensis_server.runs.service import ToolOutput
+from afarensis_server.runs.submitting import ToolOutput
 from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings
 from afarensis_server.store.database import Database
 from afarensis_server.store.pages import PageRequest

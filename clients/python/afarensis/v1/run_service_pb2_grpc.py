@@ -229,14 +229,15 @@ class RunServiceServicer(object):
         """SubmitToolOutputs answers the function calls of a run that requires action. All of them must be answered in one
         call. The run is queued again; streams that follow it go on.
 
-        Not repeatable: the second call answers RUN_NOT_AWAITING_TOOL_OUTPUTS.
+        Repeatable with the same outputs: once they were taken, the same call changes nothing and returns the run as it
+        stands, whatever its status. Other outputs are refused then.
 
         Errors:
 
         * INVALID_ARGUMENT `TOOL_OUTPUTS_MISMATCH`: the outputs are not those of exactly the calls that wait.
         * NOT_FOUND `RUN_NOT_FOUND`: there is no such run.
-        * FAILED_PRECONDITION `RUN_NOT_AWAITING_TOOL_OUTPUTS`: the run does not have the status REQUIRES_ACTION; ErrorInfo
-        holds its `status`.
+        * FAILED_PRECONDITION `RUN_NOT_AWAITING_TOOL_OUTPUTS`: the run does not have the status REQUIRES_ACTION, or has it
+        beyond its `expire_time`, and is EXPIRED now; ErrorInfo holds its `status`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -11,7 +11,8 @@ from ...domain.runs import Run
 from ...domain.threads import Thread
 from ...errors import FieldViolation, InvalidFields, RunNotCancellable, RunNotFound
 from ...events.log import Heartbeat
-from ...runs.service import Runs, ToolOutput
+from ...runs.service import Runs
+from ...runs.submitting import ToolOutput
 from ...validation import Reason, Violations
 from ..calls import Calls
 from ..context import project
