@@ -33,7 +33,8 @@ from .citations import Made, made_by
 from .closing import Unfinished, close_run, kept_paths
 from .code_calls import CodeCalls
 from .demands import call_refused, choice_ignored, format_missed, missing_call
-from .models.protocol import FinishReason, Model, ModelRequest, TextPart, UserMessage
+from .models.protocol import FinishReason, Model, ModelError, ModelRequest, TextPart, UserMessage
+from .models.usage import estimate_prompt
 from .moves import move_run, store_step
 from .prompt import Prompts
 from .recorder import RunRecorder
@@ -43,6 +44,8 @@ from .writer import LastWork, Writer
 
 T = TypeVar("T")
 
+#: Tokens of history that are not worth halving.
+_LEAST_HISTORY_TOKENS = 64
 #: Why a run ends whose answer was cut off like this.
 _CUTS: dict[FinishReason | None, RunIncompleteReason] = {
     FinishReason.LENGTH: RunIncompleteReason.MAX_COMPLETION_TOKENS,
@@ -81,6 +84,8 @@ class Conversation:
         self._limits = limits
         self._writer = Writer(recorder, run)
         self._made = Made()
+        #: What of the thread fits into the model's context, once it has said that not all does.
+        self._history_tokens: int | None = None
         #: What the model is told once more, since it did not do it.
         self._reminder = ""
         self._code = CodeCalls(run, sessions, self._writer)
@@ -98,21 +103,33 @@ class Conversation:
             done = await self._steps()
             self._made = made_by(done)
             self._budget.note_steps(done)
-            request = await self._prompts.build(self._run, self._code.seconds)
+            request = await self._prompts.build(self._run, self._code.seconds, self._history_tokens)
             if self._reminder:
                 reminder = UserMessage((TextPart(self._reminder),))
                 request = replace(request, messages=(*request.messages, reminder))
             if (reason := self._budget.exhausted(request)) is not None:
                 return await self._end(RunStatus.INCOMPLETE, incomplete_reason=reason)
-            if await self._turn(request):
-                return None
-        error = RunError(
+            try:
+                if await self._turn(request):
+                    return None
+            except ModelError as error:
+                if not self._can_shorten(request, error):
+                    raise
+        exceeded = RunError(
             RunErrorCode.SERVER_ERROR,
             f"The run made {self._limits.model_calls} model calls without coming to an answer. Give clearer "
             "instructions, or raise the setting runs.model_calls.",
             "MODEL_CALLS_EXCEEDED",
         )
-        return await self._end(RunStatus.FAILED, error=error)
+        return await self._end(RunStatus.FAILED, error=exceeded)
+
+    def _can_shorten(self, request: ModelRequest, error: ModelError) -> bool:
+        """Whether to ask again with half the history: the prompt was too long for the model, which has said nothing."""
+        if not error.context_length_exceeded or self._writer.message is not None or self._writer.calls is not None:
+            return False
+        before = estimate_prompt(request.messages) if self._history_tokens is None else self._history_tokens
+        self._history_tokens = before // 2
+        return self._history_tokens >= _LEAST_HISTORY_TOKENS
 
     async def halt(self, reason: str, within_seconds: float) -> bool:
         """Have code that is at work end soon, and `run` with it; see `CodeCalls.halt`."""

@@ -1,6 +1,8 @@
 """Token budgets of runs, and what was used where the endpoint does not say."""
 
 import asyncio
+import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from afarensis_server.domain.runs import RunIncompleteReason, RunStatus, StepStatus, Usage
 from afarensis_server.runs.models.usage import ESTIMATOR
 from afarensis_server.store.pages import PageRequest
-from tests.support.scripted_model import Cut, Turn, Wait, call, text
+from tests.support.scripted_model import Cut, Request, Turn, Wait, call, error, text
 
 from .conftest import LOOKUP, PROJECT, Build
 
@@ -85,3 +87,41 @@ async def test_usage_of_calls_is_not_counted_twice(house: Build) -> None:
     run = await built.settled(await built.run(LOOKUP))
     assert run.status is RunStatus.COMPLETED
     assert run.usage == Usage(300, 60)
+
+
+TOO_LONG = error(400, "This model's maximum context length is 500 tokens.", code="context_length_exceeded")
+
+
+def short_sighted(most: int) -> Callable[[Request], Turn]:
+    """A model that takes so many characters of messages, and says when there are more."""
+
+    def answer(request: Request) -> Turn:
+        size = sum(len(str(message["content"])) for message in request.body["messages"])
+        return text("Read.") if size <= most else TOO_LONG
+
+    return answer
+
+
+async def test_thread_that_is_too_long_for_the_model_is_shortened_by_its_oldest_messages(house: Build) -> None:
+    built = await house(short_sighted(5_000))
+    thread = await built.threads.create(
+        PROJECT, {}, [{"text": f"message {number} ".ljust(400, ".")} for number in range(60)]
+    )
+    assistant = await built.assistant()
+    run = await built.settled(await built.runs.create(PROJECT, thread.id, {"assistant_id": assistant.id}))
+    assert run.status is RunStatus.COMPLETED
+    asked = "".join(str(message["content"]) for message in built.endpoint.requests[-1].body["messages"])
+    read = [int(number) for number in re.findall(r"message (\d+) ", asked)]
+    assert read == list(range(60 - len(read), 60))
+    assert 1 < len(read) < 15
+
+
+async def test_single_message_that_is_too_long_for_the_model_fails_the_run_and_says_so(house: Build) -> None:
+    built = await house(short_sighted(5_000))
+    thread = await built.thread("word " * 2_000)
+    assistant = await built.assistant()
+    run = await built.settled(await built.runs.create(PROJECT, thread.id, {"assistant_id": assistant.id}))
+    assert run.status is RunStatus.FAILED
+    assert run.last_error is not None
+    assert run.last_error.reason == "CONTEXT_LENGTH_EXCEEDED"
+    assert len(built.endpoint.requests) < 10
