@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import structlog
+from sqlalchemy import Connection
 
 from ..clock import now
 from ..domain.events import EventDraft
@@ -139,9 +140,9 @@ class RunEngine:
         """Stop the work on a run whose row says cancelling, if it is worked on here."""
         self._stop(run_id, _Stop.CANCELLED)
 
-    def works_on(self, run_id: str) -> bool:
-        """Whether the run is worked on here. From any thread."""
-        return run_id in self._workers
+    def is_held(self, connection: Connection, run_id: str) -> bool:
+        """Whether a worker, here or elsewhere, has the run, and is to end it."""
+        return queue.is_held(connection, run_id, now(), self._owner)
 
     @property
     def at_work(self) -> int:
@@ -346,7 +347,7 @@ class RunEngine:
             row = runs.get(tx.connection, run.project, run.id)
             if row is None or row.status.is_terminal:
                 return None
-            if idle and queue.is_held(tx.connection, run.id, now()):
+            if idle and self.is_held(tx.connection, run.id):
                 return None
             # A client's cancellation came first, whatever ended the work afterwards.
             final = RunStatus.CANCELLED if row.status is RunStatus.CANCELLING else status

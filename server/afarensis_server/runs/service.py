@@ -299,7 +299,7 @@ class Runs:
             cancelling = move_run(tx, events, run, RunStatus.CANCELLING)
         except IllegalTransition:
             raise RunNotCancellable(status=run.status) from None
-        if run.status in _IDLE and not self._is_held(tx.connection, run.id):
+        if run.status in _IDLE and not self._engine.is_held(tx.connection, run.id):
             # Here and now: all workers may be busy, and nobody else would come.
             cancelling = close_run(tx, events, cancelling, RunStatus.CANCELLED, unfinished=Unfinished())
         self._log.append(tx, run.project, run.id, events)
@@ -307,13 +307,10 @@ class Runs:
 
     async def _end_cancelled(self, run: Run) -> Run:
         """End a cancelling run where no worker does."""
-        if run.status.is_terminal or await self._database.read(lambda connection: self._is_held(connection, run.id)):
+        is_held = partial(self._engine.is_held, run_id=run.id)
+        if run.status.is_terminal or await self._database.read(is_held):
             return run
         return await self._engine.end_idle(run, RunStatus.CANCELLED) or await self.get(run.project, run.id)
-
-    def _is_held(self, connection: Connection, run_id: str) -> bool:
-        """Whether a worker has the run. One of this server has it, too, if its lease ran out and nobody came."""
-        return self._engine.works_on(run_id) or queue.is_held(connection, run_id, now())
 
     async def delete_thread(self, project: str, thread_id: str) -> None:
         """Delete a thread with all that belongs to it; its run is cancelled and its session ended first.

@@ -114,9 +114,10 @@ def yield_lease(connection: Connection, lease: Lease) -> bool:
     return connection.execute(statement, _parameters(lease)).rowcount > 0
 
 
-def is_held(connection: Connection, run_id: str, time: datetime) -> bool:
-    """Whether a worker has the run under a lease that has not ended."""
-    statement = select(_queue.c.run_id).where(_queue.c.run_id == run_id, _queue.c.lease_until > time)
+def is_held(connection: Connection, run_id: str, time: datetime, owner: str) -> bool:
+    """Whether a worker has the run under a lease that has not ended; this owner's last until somebody else comes."""
+    of_somebody = or_(_queue.c.lease_until > time, _queue.c.owner == owner)
+    statement = select(_queue.c.run_id).where(_queue.c.run_id == run_id, of_somebody)
     return connection.execute(statement).first() is not None
 
 

@@ -118,7 +118,7 @@ async def test_code_that_may_have_run_is_not_run_again(database: Database, tmp_p
             events: list[EventDraft] = []
             taken = take_up(tx, events, row, [])
             house.log.append(tx, PROJECT, run.id, events)
-            assert not queue.is_held(tx.connection, run.id, now())
+            assert not queue.is_held(tx.connection, run.id, now(), "worker_1")
             return taken.status
 
         assert await database.write(take) is RunStatus.FAILED

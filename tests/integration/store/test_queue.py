@@ -87,7 +87,8 @@ async def test_each_claim_ends_the_lease_of_the_one_before(database: Database, q
 
 async def test_lease_holds_beyond_its_time_until_somebody_comes(database: Database, queued: list[Run]) -> None:
     (first,) = await leases(database, "a", limit=1)
-    assert not await database.read(lambda connection: queue.is_held(connection, first.run.id, LATER))
+    assert not await database.read(lambda connection: queue.is_held(connection, first.run.id, LATER, "b"))
+    assert await database.read(lambda connection: queue.is_held(connection, first.run.id, LATER, "a"))
     assert await holds(database, first.lease)
 
 
