@@ -6,7 +6,8 @@ because endpoints differ from the SDK's types; `openai_answers` knows how.
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -25,9 +26,10 @@ from openai import (
 )
 from openai._streaming import ServerSentEvent
 
+from .answers import AnswerReader
 from .endpoint import EndpointSettings, Provider, check_omit
 from .explainer import Explainer, Refusal, message_in
-from .openai_answers import Answer, BrokenAnswer
+from .openai_answers import Answer
 from .openai_requests import Dialect, Json, body
 from .protocol import ModelError, ModelEvent, ModelRequest, ToolMessage
 
@@ -35,8 +37,6 @@ _log = structlog.get_logger(__name__)
 
 #: A server that is up accepts a connection at once; what takes longer is unreachable.
 _CONNECT_SECONDS = 10.0
-#: How long to wait for the usage behind a complete answer, if the endpoint does not close the stream.
-_TAIL_SECONDS = 5.0
 #: What an endpoint's settings may leave out of every request.
 _OMITTABLE = frozenset({"stream_options", "parallel_tool_calls", "max_tokens", "tool_images"})
 
@@ -44,11 +44,12 @@ _OMITTABLE = frozenset({"stream_options", "parallel_tool_calls", "max_tokens", "
 class _Chunks(AsyncStream[object]):
     """The SDK's stream, which also tells whether the endpoint sent ``[DONE]``: for some, the only sign of the end."""
 
-    done = False
+    when_done: Callable[[], None] | None = None
 
     async def _iter_events(self) -> AsyncIterator[ServerSentEvent]:
         async for event in super()._iter_events():
-            self.done = self.done or event.data.startswith("[DONE]")
+            if self.when_done is not None and event.data.startswith("[DONE]"):
+                self.when_done()
             yield event
 
 
@@ -66,6 +67,7 @@ class OpenAIModel:
             max_retries=0,  # `served` tries again, as long as the run has time
         )
         self._explainer = Explainer(settings)
+        self._reader = AnswerReader(self._explainer, (APIError,), self._explained)
         self._dialect = Dialect(**{field: field not in settings.omit for field in _OMITTABLE})
         #: What models refused before, by name.
         self._dialects: dict[str, Dialect] = {}
@@ -84,11 +86,10 @@ class OpenAIModel:
         chunks = await self._open(request, deadline)
         try:
             answer = Answer(think_tags=self._settings.think_tags)
-            while (chunk := await self._next(chunks, answer, deadline)) is not None:
-                for event in self._read(answer, chunk):
+            chunks.when_done = answer.done
+            async with aclosing(self._reader.read(chunks, answer, deadline)) as events:
+                async for event in events:
                     yield event
-            for event in self._end(answer):
-                yield event
         finally:
             await chunks.close()
 
@@ -134,49 +135,17 @@ class OpenAIModel:
             raise self._explainer.not_a_stream(content_type)
         return chunks
 
-    async def _next(self, chunks: _Chunks, answer: Answer, deadline: float) -> object | None:
-        """The next chunk; None at the end."""
-        if answer.is_complete:
-            deadline = min(deadline, asyncio.get_running_loop().time() + _TAIL_SECONDS)
-        try:
-            # Around each step, not around the whole: a timeout must not strike while the caller is at work.
-            async with asyncio.timeout_at(deadline):
-                chunk = await anext(chunks, None)
-                if chunk is None and chunks.done:
-                    answer.done()
-                return chunk
-        except TimeoutError as error:
-            if answer.is_complete:
-                return None
-            raise self._explainer.too_slow() from error
-        except APIError as error:
-            if answer.is_complete:
-                return None  # only the usage is lost
-            raise self._explained(error) from error
-        except ValueError as error:
-            raise self._explainer.broken("sent an event that is not JSON. Its answer is lost; try again.") from error
-
-    def _explained(self, error: APIError) -> ModelError:
+    def _explained(self, error: Exception) -> ModelError:
         match error:
             case APITimeoutError():
                 return self._explainer.timed_out(error)
             case APIConnectionError():
                 return self._explainer.unreachable(error)
-            case _:
+            case APIError():
                 # An event within the stream.
                 return self._explainer.refused(_refusal(error), "")
-
-    def _read(self, answer: Answer, chunk: object) -> list[ModelEvent]:
-        try:
-            return list(answer.read(chunk))
-        except BrokenAnswer as error:
-            raise self._explainer.broken(str(error), transient=error.transient) from error
-
-    def _end(self, answer: Answer) -> list[ModelEvent]:
-        try:
-            return list(answer.end())
-        except BrokenAnswer as error:
-            raise self._explainer.broken(str(error), transient=error.transient) from error
+            case _:
+                raise error
 
 
 class _Refused(Exception):

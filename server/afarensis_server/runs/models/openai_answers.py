@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from ...domain.runs import Usage
 from ...ids import call_id
+from .answers import BrokenAnswer, SurrogatePairs
 from .protocol import (
     Finish,
     FinishReason,
@@ -26,33 +27,6 @@ from .protocol import (
     ToolCallDelta,
 )
 from .reasoning import ThinkTags
-
-
-class BrokenAnswer(Exception):
-    """The answer cannot be what the model meant. The message goes on after "The model endpoint ...".
-
-    ``transient``: another attempt may end well.
-    """
-
-    def __init__(self, message: str, *, transient: bool = False) -> None:
-        super().__init__(message)
-        self.transient = transient
-
-
-class SurrogatePairs:
-    """Joins surrogate pairs that an endpoint splits over pieces; half a pair becomes U+FFFD: nothing can store it."""
-
-    def __init__(self) -> None:
-        self._half = ""
-
-    def read(self, piece: str) -> str:
-        """The next sound piece; empty when it was the first half of a pair."""
-        if piece.isascii() and not self._half:
-            return piece
-        piece = self._half + piece
-        self._half = piece[-1] if "\ud800" <= piece[-1:] <= "\udbff" else ""
-        whole = piece[: len(piece) - len(self._half)]
-        return whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 @dataclass(slots=True)
