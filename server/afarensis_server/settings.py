@@ -299,8 +299,9 @@ class EndpointSection(Endpoint):
     models: tuple[str, ...] = ("*",)
     """The models that go there: names, or beginnings of names followed by `*`. The longest that fits a model wins."""
     omit: tuple[str, ...] = ()
-    """Fields that its models do not know, so that they are never sent. `openai`: `stream_options`,
-    `parallel_tool_calls`, `max_tokens` (`max_completion_tokens` takes its place), `tool_images`."""
+    """What its models do not know, so that it is never sent. `openai`: `stream_options`, `parallel_tool_calls`,
+    `max_tokens` (`max_completion_tokens` takes its place), `tool_images`; `anthropic`: `forced_tools`,
+    `output_format`, `eager_input_streaming`. Most of it is found out by itself."""
     max_output_tokens: PositiveInt = 16_384
     """Tokens of an answer when the run sets no limit; only `anthropic` wants one."""
 

@@ -214,7 +214,7 @@ def message_in(body: object) -> str:
 
 def _causes(error: BaseException) -> Sequence[str]:
     texts: list[str] = []
-    cause = error.__cause__ or error.__context__
+    cause: BaseException | None = error
     while cause is not None and len(texts) < 10:
         texts.append(f"{type(cause).__name__} {cause}")
         cause = cause.__cause__ or cause.__context__

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from . import openai
+from . import anthropic, openai
 from .endpoint import Provider
 
-PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in (openai.PROVIDER,)}
+PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in (openai.PROVIDER, anthropic.PROVIDER)}
