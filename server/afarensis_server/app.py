@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from . import __version__
 from .assistants.service import AssistantLimits, Assistants
 from .domain.sessions import SessionLimits
+from .endpoints import model_endpoints
 from .errors import DatabaseUnavailable, ModelUnknown
 from .events.feed import Feed
 from .events.kinds import ExecutionLog, RunLog
@@ -33,8 +34,9 @@ from .rpc.server import AddressInUse, Nouns, RpcServer, RpcSettings
 from .runs.conversation import ConversationLimits
 from .runs.engine import EngineSettings, RunEngine
 from .runs.fields import RunLimits
-from .runs.models.openai import OpenAIModel, OpenAISettings
+from .runs.models.endpoint import EndpointSettings
 from .runs.models.registry import Models
+from .runs.models.retry import RetrySettings
 from .runs.prompt import PromptLimits, Prompts
 from .runs.service import Runs
 from .sandbox.driver import SandboxDriver, SandboxUnavailable
@@ -86,7 +88,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], tell: Calla
 
 async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str], None]) -> str:
     """Start every part on the stack and return the address that is served. Leaving the stack drains. Raises Refused."""
-    endpoint = model_endpoint(settings)
+    endpoints = _endpoints(settings)
     # Before the sandbox starts, which takes a while. Who takes the address meanwhile is met below.
     if problem := await address_problem(settings.server.host, settings.server.port):
         raise Refused(problem)
@@ -101,7 +103,7 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
     blobs = DirectoryBlobs(directory / "files")
     files = await stack.enter_async_context(Files(database, blobs, _file_limits(settings)))
     try:
-        models = await _open_models(settings, endpoint, stack)
+        models = await Models.open(endpoints, stack, settings.runs.default_model, _retry_settings(settings))
         models.check(models.default)
     except ModelUnknown as error:
         raise Refused(str(error)) from error
@@ -206,26 +208,20 @@ async def _open_threads(settings: Settings, database: Database) -> Threads:
     return threads
 
 
-def model_endpoint(settings: Settings) -> OpenAISettings | None:
-    """The endpoint of the language models, if one is set. Raises Misconfigured."""
-    section = settings.openai
-    if not section.base_url:
-        return None
+def _endpoints(settings: Settings) -> list[EndpointSettings]:
     try:
-        return OpenAISettings(
-            base_url=section.base_url,
-            api_key=section.api_key if section.api_key.get_secret_value() else None,
-            timeout_seconds=section.timeout_seconds,
-            stall_seconds=section.stall_seconds,
-            max_retries=section.max_retries,
-        )
+        return model_endpoints(settings)
     except ValueError as error:
         raise Misconfigured(str(error)) from error
 
 
-async def _open_models(settings: Settings, endpoint: OpenAISettings | None, stack: AsyncExitStack) -> Models:
-    openai = await stack.enter_async_context(OpenAIModel(endpoint)) if endpoint is not None else None
-    return Models(openai, settings.runs.default_model)
+def _retry_settings(settings: Settings) -> RetrySettings:
+    section = settings.models
+    return RetrySettings(
+        backoff_seconds=section.backoff_seconds,
+        max_backoff_seconds=section.max_backoff_seconds,
+        max_retry_after_seconds=section.max_retry_after_seconds,
+    )
 
 
 # --- the address ------------------------------------------------------------------------------------------------------

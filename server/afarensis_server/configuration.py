@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -186,24 +186,35 @@ def _suggestion(name: str, known: Any) -> str:
 
 
 def _sentence(problem: Any, sources: Mapping[str, str]) -> str:
-    section, *names = (str(part) for part in problem["loc"])
+    section, *names = problem["loc"]
     path = ".".join([section, *names[:1]])
     source = sources.get(path)
     named = path
     if source == "environment" and names:
         named = variable_of(section, names[0])
+    # Where in a list of tables: `models.endpoints[0].provider`.
+    named += "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in names[1:])
     if problem["type"] == "value_error" and names:
         # A sentence of our own, which says what it got.
         return f"{named}: {problem['ctx']['error']}."
     message = _SIZE if problem["type"] in _BAD_SIZES else problem["msg"].removeprefix("Value error, ")
     got = ""
-    if names and source is not None and not _is_secret(section, names[0]):
+    if names and source is not None and not _may_hold_secret(section, names, problem):
         got = f" (got {problem['input']!r})"
     return f"{named}: {message[0].lower()}{message[1:]}{got}."
 
 
-def _is_secret(section: str, name: str) -> bool:
-    return dict(sections())[section][name].annotation is SecretStr
+def _may_hold_secret(section: str, names: Sequence[Any], problem: Any) -> bool:
+    """Whether the value must not be shown: a secret, or a table, which may have one, perhaps by a name with a typo."""
+    field = dict(sections())[section][names[0]]
+    if field.annotation is SecretStr:
+        return True
+    tables = [kind for kind in get_args(field.annotation) if isinstance(kind, type) and issubclass(kind, Section)]
+    if not tables:
+        return False
+    name = names[-1]
+    known = tables[0].model_fields.get(name) if isinstance(name, str) else None
+    return known is None or known.annotation is SecretStr or problem["type"] == "missing"
 
 
 def as_toml(value: Any) -> str:
@@ -217,6 +228,11 @@ def as_toml(value: Any) -> str:
             return "true" if value else "false"
         case int() | float():
             return repr(int(value) if isinstance(value, int) else value)
+        case Section():
+            # What was set. Secrets are left out.
+            told = {name: getattr(value, name) for name in type(value).model_fields if name in value.model_fields_set}
+            pairs = (f"{name} = {as_toml(item)}" for name, item in told.items() if not isinstance(item, SecretStr))
+            return "{ " + ", ".join(pairs) + " }"
         case list() | tuple():
             return "[" + ", ".join(as_toml(item) for item in value) + "]"
     # A JSON string is a TOML basic string, but for the escape of the delete character.

@@ -10,11 +10,15 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from .app import Misconfigured, address_problem, model_endpoint
+from .app import address_problem
+from .endpoints import model_endpoints
+from .runs.models.endpoint import EndpointSettings
+from .runs.models.providers import PROVIDERS
 from .settings import Settings
 
 _LEAST_FREE_BYTES = 256 * 1024 * 1024
 _ENDPOINT_SECONDS = 5.0
+_MODELS = "language models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +31,13 @@ class Check:
 
 
 async def checks(settings: Settings) -> list[Check]:
-    """Look at the data directory, the address and the endpoint of the language models."""
+    """Look at the data directory, the address and the endpoints of the language models."""
     server = settings.server
     problem = await address_problem(server.host, server.port)
     return [
         await asyncio.to_thread(_data_directory, server.data_dir.expanduser().absolute()),
         Check("address", not problem, problem or f"{server.listen} is free"),
-        await asyncio.to_thread(_endpoint, settings),
+        *await _endpoints(settings),
     ]
 
 
@@ -64,21 +68,27 @@ def _user_of(lock: Path) -> str | None:
     return None
 
 
-def _endpoint(settings: Settings) -> Check:
-    name = "language models"
+async def _endpoints(settings: Settings) -> list[Check]:
     try:
-        endpoint = model_endpoint(settings)
-    except Misconfigured as error:
-        return Check(name, False, str(error))
-    if endpoint is None:
-        return Check(name, True, "no endpoint is set: only the model `direct`")
-    headers = {"Authorization": f"Bearer {endpoint.api_key.get_secret_value()}"} if endpoint.api_key else {}
-    request = Request(f"{endpoint.base_url.rstrip('/')}/models", headers=headers)  # noqa: S310 - http or https, by then
+        endpoints = model_endpoints(settings)
+    except ValueError as error:
+        return [Check(_MODELS, False, str(error))]
+    if not endpoints:
+        return [Check(_MODELS, True, "no endpoint is set: only the model `direct`")]
+    return await asyncio.gather(*(asyncio.to_thread(_endpoint, endpoint) for endpoint in endpoints))
+
+
+def _endpoint(endpoint: EndpointSettings) -> Check:
+    name = _MODELS if endpoint.is_section else f"{_MODELS} of {endpoint.name}"
+    url, headers = PROVIDERS[endpoint.provider].listing(endpoint)
+    request = Request(url, headers=dict(headers))  # noqa: S310 - http or https, by then
+    shown = endpoint.shown_url
     try:
         with urlopen(request, timeout=_ENDPOINT_SECONDS) as answer:  # noqa: S310 - as above
-            return Check(name, True, f"{endpoint.base_url} answers with HTTP {answer.status}")
+            return Check(name, True, f"{shown} answers with HTTP {answer.status}")
     except HTTPError as error:
-        return Check(name, False, f"{endpoint.base_url} answers with HTTP {error.code}")
+        hint = f"; check {endpoint.setting('api_key')}" if error.code in (401, 403) else ""
+        return Check(name, False, f"{shown} answers with HTTP {error.code}{hint}")
     except (OSError, HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error
-        return Check(name, False, f"{endpoint.base_url} does not answer: {reason}")
+        return Check(name, False, f"{shown} does not answer: {reason}")

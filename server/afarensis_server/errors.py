@@ -155,8 +155,12 @@ class RequestMalformed(InvalidArgument, reason="REQUEST_MALFORMED"):
 
 
 class ModelUnknown(InvalidArgument, reason="MODEL_UNKNOWN"):
-    """The model '{model}' is not available. Without a language model this server has only 'direct'; to use others, set
-    AFARENSIS_OPENAI_BASE_URL (and AFARENSIS_OPENAI_API_KEY if the endpoint wants a key) and restart it."""
+    """The model '{model}' is not available. {known}; to use others, set AFARENSIS_OPENAI_BASE_URL (and
+    AFARENSIS_OPENAI_API_KEY if the endpoint wants a key), or add an endpoint to models.endpoints in the configuration,
+    and restart it."""
+
+    def __init__(self, *, model: str, known: str = "Without a language model this server has only 'direct'") -> None:
+        super().__init__(model=model, known=known)
 
 
 class ContentMismatch(InvalidArgument, reason="CONTENT_MISMATCH"):

@@ -144,6 +144,11 @@ Script = Sequence[Turn] | Callable[[Request], Turn]
 class ScriptedModel:
     """The endpoint; an async context manager. When a list is used up, every further request is answered with 500."""
 
+    #: Where answers are asked for.
+    path = "/v1/chat/completions"
+    #: What a stream ends with.
+    end = b"data: [DONE]\n\n"
+
     def __init__(self, script: Script, *, models: Sequence[str] = ("scripted",), port: int = 0) -> None:
         self._script = script
         self._models = models
@@ -193,7 +198,7 @@ class ScriptedModel:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
         content = await reader.readexactly(int(headers.get("content-length", 0)))
         match method, path:
-            case "POST", "/v1/chat/completions":
+            case "POST", self.path:
                 request = Request(headers, json.loads(content))
                 self.requests.append(request)
                 await self._answer(request, reader, writer)
@@ -211,7 +216,7 @@ class ScriptedModel:
         if not request.body.get("stream"):
             await _send_whole(writer, _completion(turn))
             return
-        sending = asyncio.ensure_future(_send_stream(writer, turn, request.body))
+        sending = asyncio.ensure_future(_send_stream(writer, turn, request.body, self.end))
         # Nothing more is read from this connection but its end.
         watching = asyncio.ensure_future(reader.read(1))
         try:
@@ -242,7 +247,7 @@ async def _send_whole(writer: asyncio.StreamWriter, turn: Turn) -> None:
     await writer.drain()
 
 
-async def _send_stream(writer: asyncio.StreamWriter, turn: Turn, body: Mapping[str, Any]) -> None:
+async def _send_stream(writer: asyncio.StreamWriter, turn: Turn, body: Mapping[str, Any], end: bytes) -> None:
     def send(data: bytes) -> None:
         writer.write(b"%x\r\n%s\r\n" % (len(data), data) if turn.chunked else data)
 
@@ -269,7 +274,8 @@ async def _send_stream(writer: asyncio.StreamWriter, turn: Turn, body: Mapping[s
         send_chunk(choices=[{"index": 0, "delta": {}, "finish_reason": turn.finish}])
     if turn.usage is not None and (body.get("stream_options") or {}).get("include_usage"):
         send_chunk(choices=[], usage=_usage(turn.usage))
-    send(b"data: [DONE]\n\n")
+    if end:
+        send(end)
     writer.write(b"0\r\n\r\n" if turn.chunked else b"")
     await writer.drain()
 
@@ -283,7 +289,9 @@ async def _rest(step: Step) -> None:
 
 
 def _head(turn: Turn, headers: Mapping[str, str]) -> bytes:
-    lines = [f"HTTP/1.1 {turn.status} {HTTPStatus(turn.status).phrase}", "Connection: close"]
+    # Anthropic's 529 has no name of its own.
+    phrase = HTTPStatus(turn.status).phrase if turn.status in set(HTTPStatus) else "Overloaded"
+    lines = [f"HTTP/1.1 {turn.status} {phrase}", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in {**headers, **turn.headers}.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 

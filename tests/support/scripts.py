@@ -21,13 +21,14 @@ class Script:
 class Scripts:
     """The scripts of one endpoint; `next_turn` is what the endpoint answers with."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "scripted") -> None:
         self.base_url = ""
+        self._name = name
         self._numbers = count(1)
         self._scripts: dict[str, Script] = {}
 
     def add(self, *turns: Turn) -> Script:
-        script = Script(f"scripted-{next(self._numbers)}", iter(turns))
+        script = Script(f"{self._name}-{next(self._numbers)}", iter(turns))
         self._scripts[script.model] = script
         return script
 

@@ -4,15 +4,18 @@ from dataclasses import fields
 
 from afarensis_server import app
 from afarensis_server.assistants.service import AssistantLimits
+from afarensis_server.configuration import load
+from afarensis_server.endpoints import model_endpoints
 from afarensis_server.files.service import FileLimits
 from afarensis_server.rpc.server import RpcSettings
 from afarensis_server.runs.engine import EngineSettings
 from afarensis_server.runs.fields import RunLimits
-from afarensis_server.runs.models.openai import OpenAISettings
+from afarensis_server.runs.models.endpoint import EndpointSettings
+from afarensis_server.runs.models.retry import RetrySettings
 from afarensis_server.runs.prompt import PromptLimits
 from afarensis_server.sandbox.local import LocalSandboxSettings
 from afarensis_server.sessions.settings import SessionSettings
-from afarensis_server.settings import OpenAISection, SandboxSection, Settings
+from afarensis_server.settings import EndpointSection, OpenAISection, SandboxSection, Settings
 from afarensis_server.threads.fields import ThreadLimits
 from afarensis_server.validation import SharedLimits
 
@@ -45,8 +48,15 @@ def test_settings_of_the_sandbox_have_the_same_names_and_defaults() -> None:
             assert getattr(section, name) == field.default, field.name
 
 
-def test_settings_of_the_endpoint_have_the_same_names_and_defaults() -> None:
-    section = OpenAISection()
-    for field in fields(OpenAISettings):
-        if field.name not in ("base_url", "api_key"):
-            assert getattr(section, field.name) == field.default, field.name
+def test_settings_of_endpoints_have_the_same_names_and_defaults() -> None:
+    assert app._retry_settings(SETTINGS) == RetrySettings()
+    section, table = OpenAISection(), EndpointSection(name="local")
+    for field in fields(EndpointSettings):
+        if field.name not in ("base_url", "api_key", "name", "omit"):
+            assert (getattr(table, field.name) or None) == field.default, field.name
+        if field.name in OpenAISection.model_fields and field.name not in ("base_url", "api_key"):
+            assert (getattr(section, field.name) or None) == field.default, field.name
+    (built,) = model_endpoints(load({"openai.base_url": "http://host/v1"}).settings)
+    assert built == EndpointSettings("http://host/v1")
+    (built,) = model_endpoints(load({"models.endpoints": '[{"name": "a", "base_url": "http://host/v1"}]'}).settings)
+    assert built == EndpointSettings("http://host/v1", name="a")

@@ -111,6 +111,7 @@ class Prompts:
             max_completion_tokens=(
                 None if run.max_completion_tokens is None else run.max_completion_tokens - used.completion_tokens
             ),
+            deadline=run.expire_time,
             code_seconds=code_seconds,
         )
 

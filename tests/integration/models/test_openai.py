@@ -10,12 +10,14 @@ from pydantic import SecretStr
 
 from afarensis_server.domain.runs import RunErrorCode, Usage
 from afarensis_server.domain.tools import CodeInterpreterTool, FunctionTool
-from afarensis_server.runs.models.openai import OpenAIModel, OpenAISettings
+from afarensis_server.runs.models.endpoint import EndpointSettings
+from afarensis_server.runs.models.openai import OpenAIModel
 from afarensis_server.runs.models.protocol import (
     AssistantMessage,
     Finish,
     FinishReason,
     ImageBytes,
+    Model,
     ModelError,
     ModelErrorReason,
     ModelEvent,
@@ -28,6 +30,9 @@ from afarensis_server.runs.models.protocol import (
     ToolMessage,
     UserMessage,
 )
+from afarensis_server.runs.models.registry import check
+from afarensis_server.runs.models.retry import RetrySettings
+from afarensis_server.runs.models.served import ServedEndpoint
 from tests.support.scripted_model import (
     Cut,
     Delta,
@@ -54,9 +59,9 @@ async def talking(
     stall_seconds: float = 5.0,
     timeout_seconds: float = 10.0,
     max_retries: int = 2,
-) -> AsyncIterator[tuple[ScriptedModel, OpenAIModel]]:
+) -> AsyncIterator[tuple[ScriptedModel, Model]]:
     async with ScriptedModel(script) as endpoint:
-        settings = OpenAISettings(
+        settings = EndpointSettings(
             endpoint.base_url,
             None if key is None else SecretStr(key),
             timeout_seconds=timeout_seconds,
@@ -64,10 +69,10 @@ async def talking(
             max_retries=max_retries,
         )
         async with OpenAIModel(settings) as model:
-            yield endpoint, model
+            yield endpoint, ServedEndpoint(settings, model, RetrySettings())
 
 
-async def answer(model: OpenAIModel, request: ModelRequest = QUESTION) -> list[ModelEvent]:
+async def answer(model: Model, request: ModelRequest = QUESTION) -> list[ModelEvent]:
     async with aclosing(model.stream(request)) as events:
         return [event async for event in events]
 
@@ -159,7 +164,7 @@ async def test_cancelling_the_reader_closes_the_response_at_once() -> None:
 async def test_refused_connection_names_the_setting() -> None:
     async with ScriptedModel([]) as endpoint:
         base_url = endpoint.base_url
-    async with OpenAIModel(OpenAISettings(base_url, max_retries=0)) as model:
+    async with OpenAIModel(EndpointSettings(base_url, max_retries=0)) as model:
         with pytest.raises(ModelError, match="the connection was refused") as raised:
             await answer(model)
     assert raised.value.code is RunErrorCode.SERVER_ERROR
@@ -169,25 +174,25 @@ async def test_refused_connection_names_the_setting() -> None:
 
 async def test_unknown_host_is_told_without_the_credentials_of_the_url() -> None:
     url = "http://user:hunter2@no-such-host.invalid/v1"
-    async with OpenAIModel(OpenAISettings(url, max_retries=0)) as model:
+    async with OpenAIModel(EndpointSettings(url, max_retries=0)) as model:
         with pytest.raises(ModelError) as raised:
             await answer(model)
     assert raised.value.reason is ModelErrorReason.MODEL_UNREACHABLE
     assert "http://no-such-host.invalid/v1 cannot be reached" in raised.value.message
     assert "hunter2" not in raised.value.message
-    assert "hunter2" not in repr(OpenAISettings(url, SecretStr("hunter2")))
+    assert "hunter2" not in repr(EndpointSettings(url, SecretStr("hunter2")))
 
 
 @pytest.mark.parametrize("url", ["localhost:11434/v1", "ftp://host/v1", "http://", "http://host/v1/chat/completions"])
 def test_base_url_that_cannot_be_is_refused_by_the_settings(url: str) -> None:
     with pytest.raises(ValueError, match="AFARENSIS_OPENAI_BASE_URL"):
-        OpenAISettings(url)
+        check([EndpointSettings(url)])
 
 
 @pytest.mark.parametrize("key", ["sk-key\n", "sk key", "sk-kéy"])
 def test_key_that_cannot_be_is_refused_by_the_settings_without_repeating_it(key: str) -> None:
     with pytest.raises(ValueError, match="AFARENSIS_OPENAI_API_KEY") as raised:
-        OpenAISettings("http://host/v1", SecretStr(key))
+        EndpointSettings("http://host/v1", SecretStr(key))
     assert key not in str(raised.value)
 
 
@@ -211,13 +216,6 @@ async def test_unknown_model_is_named() -> None:
     assert raised.reason is ModelErrorReason.MODEL_UNKNOWN
     assert "'scripted'" in raised.message
     assert "try pulling it first" in raised.message
-
-
-async def test_rate_limit_is_retried_as_told_and_then_answered() -> None:
-    script = [error(429, "slow down", {"retry-after-ms": "1"}), error(429, "", {"retry-after-ms": "1"}), text("ok")]
-    async with talking(script) as (endpoint, model):
-        assert said(await answer(model)) == "ok"
-    assert len(endpoint.requests) == 3
 
 
 async def test_rate_limit_that_stays_is_reported_as_such() -> None:
@@ -246,14 +244,6 @@ async def test_too_long_prompts_are_told_apart(turn: Turn) -> None:
     raised = await failure([turn])
     assert raised.context_length_exceeded
     assert raised.code is RunErrorCode.INVALID_PROMPT
-
-
-async def test_server_errors_are_retried_and_then_reported() -> None:
-    async with talking([error(503, "overloaded", {"retry-after-ms": "1"})] * 3) as (endpoint, model):
-        with pytest.raises(ModelError, match=r"failed \(503\): overloaded") as raised:
-            await answer(model)
-    assert raised.value.code is RunErrorCode.SERVER_ERROR
-    assert len(endpoint.requests) == 3
 
 
 async def test_html_error_pages_are_not_repeated() -> None:

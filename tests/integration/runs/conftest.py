@@ -21,7 +21,7 @@ from afarensis_server.files.blobs import DirectoryBlobs
 from afarensis_server.files.service import FileLimits, Files
 from afarensis_server.runs.engine import EngineSettings, RunEngine
 from afarensis_server.runs.fields import RunFields, RunLimits
-from afarensis_server.runs.models.openai import OpenAIModel, OpenAISettings
+from afarensis_server.runs.models.endpoint import EndpointSettings
 from afarensis_server.runs.models.registry import Models
 from afarensis_server.runs.prompt import PromptLimits, Prompts
 from afarensis_server.runs.service import Runs
@@ -117,10 +117,9 @@ async def build(
         sessions = await stack.enter_async_context(
             Sessions(database, files, driver or NoSandbox(), SessionSettings(limits=limits))
         )
-        model = await stack.enter_async_context(
-            OpenAIModel(OpenAISettings(base_url=endpoint.base_url, max_retries=0, timeout_seconds=10.0))
+        models = await Models.open(
+            [EndpointSettings(base_url=endpoint.base_url, max_retries=0, timeout_seconds=10.0)], stack
         )
-        models = Models(openai=model)
         prompts = Prompts(database, files, sessions, PromptLimits())
         engine = await stack.enter_async_context(RunEngine(database, log, sessions, models, prompts, settings, owner))
         threads = Threads(database, ThreadLimits())

@@ -3,7 +3,8 @@
 import pytest
 
 from afarensis_server.domain.runs import Usage
-from afarensis_server.runs.models.openai_answers import Answer, BrokenAnswer
+from afarensis_server.runs.models.answers import BrokenAnswer
+from afarensis_server.runs.models.openai_answers import Answer
 from afarensis_server.runs.models.protocol import (
     Finish,
     FinishReason,

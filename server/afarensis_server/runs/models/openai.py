@@ -1,70 +1,62 @@
 """Any endpoint that speaks OpenAI's chat completions: OpenAI, vLLM, Ollama, llama.cpp, LiteLLM and many more.
 
-The `openai` SDK does the transport: credentials, connections, retries with Retry-After, server-sent events. Chunks are
-read as plain JSON, because endpoints differ from the SDK's types; `openai_answers` knows how.
+The `openai` SDK does the transport: credentials, connections, server-sent events. Chunks are read as plain JSON,
+because endpoints differ from the SDK's types; `openai_answers` knows how.
 """
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
 import structlog
-from openai import APIError, APIStatusError, AsyncOpenAI, AsyncStream, Omit, Timeout
-from pydantic import SecretStr
+from openai import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncOpenAI,
+    AsyncStream,
+    Omit,
+    Timeout,
+)
+from openai._streaming import ServerSentEvent
 
-from .openai_answers import Answer, BrokenAnswer
-from .openai_errors import API_KEY_SETTING, BASE_URL_SETTING, Explainer, is_context_length, message_of
+from .answers import AnswerReader
+from .endpoint import EndpointSettings, Provider, check_omit
+from .explainer import Explainer, Refusal, message_in
+from .openai_answers import Answer
 from .openai_requests import Dialect, Json, body
-from .protocol import ModelEvent, ModelRequest, ToolMessage
+from .protocol import ModelError, ModelEvent, ModelRequest, ToolMessage
 
 _log = structlog.get_logger(__name__)
 
 #: A server that is up accepts a connection at once; what takes longer is unreachable.
 _CONNECT_SECONDS = 10.0
-#: How long to wait for the usage behind a complete answer, if the endpoint does not close the stream.
-_TAIL_SECONDS = 5.0
+#: What an endpoint's settings may leave out of every request.
+_OMITTABLE = frozenset({"stream_options", "parallel_tool_calls", "max_tokens", "tool_images"})
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAISettings:
-    """Where the endpoint is and how patient to be with it. Raises ValueError when that cannot be."""
+class _Chunks(AsyncStream[object]):
+    """The SDK's stream, which also tells whether the endpoint sent ``[DONE]``: for some, the only sign of the end."""
 
-    #: Up to and including the version, like ``http://127.0.0.1:11434/v1``. May hold credentials.
-    base_url: str = field(repr=False)
-    #: None: no Authorization header is sent.
-    api_key: SecretStr | None = None
-    #: The longest that one answer may take, its retries included.
-    timeout_seconds: float = 600.0
-    #: The longest silence: until the answer begins, and between any two bytes of it.
-    stall_seconds: float = 120.0
-    #: How often a call is tried again that failed before the answer began: no connection, 408, 409, 429, 5xx.
-    max_retries: int = 2
+    when_done: Callable[[], None] | None = None
 
-    def __post_init__(self) -> None:
-        url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError(
-                f"openai.base_url ({BASE_URL_SETTING}) must be a whole URL like http://127.0.0.1:11434/v1 or https://api.openai.com/v1."
-            )
-        if url.path.rstrip("/").endswith("/chat/completions"):
-            raise ValueError(
-                f"openai.base_url ({BASE_URL_SETTING}) must end before /chat/completions, which is added to it."
-            )
-        key = self.api_key.get_secret_value() if self.api_key is not None else ""
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise ValueError(
-                f"openai.api_key ({API_KEY_SETTING}) holds characters that no key has, such as a space or a line break."
-            )
+    async def _iter_events(self) -> AsyncIterator[ServerSentEvent]:
+        async for event in super()._iter_events():
+            if self.when_done is not None and event.data.startswith("[DONE]"):
+                self.when_done()
+            yield event
 
 
 class OpenAIModel:
     """All models of one endpoint. An async context manager: leaving it closes the connections."""
 
-    def __init__(self, settings: OpenAISettings) -> None:
+    def __init__(self, settings: EndpointSettings) -> None:
         self._settings = settings
         key = settings.api_key.get_secret_value() if settings.api_key is not None else ""
         self._headers: dict[str, str | Omit] = {} if key else {"Authorization": Omit()}
@@ -72,11 +64,11 @@ class OpenAIModel:
             base_url=settings.base_url,
             api_key=key or "none",  # the SDK insists on one; the header above keeps it from being sent
             timeout=Timeout(settings.stall_seconds, connect=min(_CONNECT_SECONDS, settings.stall_seconds)),
-            max_retries=settings.max_retries,
+            max_retries=0,  # `served` tries again, as long as the run has time
         )
-        self._explainer = Explainer(
-            settings.base_url, (key,), stall_seconds=settings.stall_seconds, timeout_seconds=settings.timeout_seconds
-        )
+        self._explainer = Explainer(settings)
+        self._reader = AnswerReader(self._explainer, (APIError,), self._explained)
+        self._dialect = Dialect(**{field: field not in settings.omit for field in _OMITTABLE})
         #: What models refused before, by name.
         self._dialects: dict[str, Dialect] = {}
 
@@ -93,34 +85,33 @@ class OpenAIModel:
         deadline = asyncio.get_running_loop().time() + self._settings.timeout_seconds
         chunks = await self._open(request, deadline)
         try:
-            answer = Answer()
-            while (chunk := await self._next(chunks, answer, deadline)) is not None:
-                for event in self._read(answer, chunk):
+            answer = Answer(think_tags=self._settings.think_tags)
+            chunks.when_done = answer.done
+            async with aclosing(self._reader.read(chunks, answer, deadline)) as events:
+                async for event in events:
                     yield event
-            for event in self._end(answer):
-                yield event
         finally:
             await chunks.close()
 
-    async def _open(self, request: ModelRequest, deadline: float) -> AsyncStream[object]:
+    async def _open(self, request: ModelRequest, deadline: float) -> _Chunks:
         """Send the request; again with less when the endpoint does not know a part of it."""
-        dialect = self._dialects.get(request.model, Dialect())
+        dialect = self._dialects.get(request.model, self._dialect)
         while True:
             fields = body(request, dialect)
             try:
-                chunks = await self._post(fields, request.model, deadline)
+                chunks = await self._post(fields, deadline)
             except _Refused as refused:
-                if (reduced := _reduced(dialect, request, fields, refused.error)) is None:
-                    raise self._explainer.explain(refused.error, request.model) from refused.error
+                if (reduced := _reduced(dialect, request, fields, refused)) is None:
+                    raise self._explainer.refused(refused.refusal, request.model) from refused.error
                 dialect = reduced
                 continue
-            if dialect != self._dialects.get(request.model, Dialect()):
+            if dialect != self._dialects.get(request.model, self._dialect):
                 # Kept only now that it helped.
                 self._dialects[request.model] = dialect
                 _log.info("model endpoint takes less", model=request.model, dialect=dialect)
             return chunks
 
-    async def _post(self, fields: Json, model: str, deadline: float) -> AsyncStream[object]:
+    async def _post(self, fields: Json, deadline: float) -> _Chunks:
         try:
             async with asyncio.timeout_at(deadline):
                 # Not chat.completions.create: it would force every chunk into the SDK's types.
@@ -130,50 +121,31 @@ class OpenAIModel:
                     body=fields,
                     options={"headers": self._headers},
                     stream=True,
-                    stream_cls=AsyncStream[object],
+                    stream_cls=_Chunks,
                 )
         except TimeoutError as error:
             raise self._explainer.too_slow() from error
         except APIStatusError as error:
             raise _Refused(error) from error
         except APIError as error:
-            raise self._explainer.explain(error, model) from error
+            raise self._explained(error) from error
         content_type = chunks.response.headers.get("content-type", "")
         if re.match(r"text/html|application/json", content_type):
             await chunks.close()
             raise self._explainer.not_a_stream(content_type)
         return chunks
 
-    async def _next(self, chunks: AsyncStream[object], answer: Answer, deadline: float) -> object | None:
-        """The next chunk; None at the end."""
-        if answer.is_complete:
-            deadline = min(deadline, asyncio.get_running_loop().time() + _TAIL_SECONDS)
-        try:
-            # Around each step, not around the whole: a timeout must not strike while the caller is at work.
-            async with asyncio.timeout_at(deadline):
-                return await anext(chunks, None)
-        except TimeoutError as error:
-            if answer.is_complete:
-                return None
-            raise self._explainer.too_slow() from error
-        except APIError as error:
-            if answer.is_complete:
-                return None  # only the usage is lost
-            raise self._explainer.explain(error, "") from error
-        except ValueError as error:
-            raise self._explainer.broken("sent an event that is not JSON. Its answer is lost; try again.") from error
-
-    def _read(self, answer: Answer, chunk: object) -> list[ModelEvent]:
-        try:
-            return list(answer.read(chunk))
-        except BrokenAnswer as error:
-            raise self._explainer.broken(str(error)) from error
-
-    def _end(self, answer: Answer) -> list[ModelEvent]:
-        try:
-            return list(answer.end())
-        except BrokenAnswer as error:
-            raise self._explainer.broken(str(error)) from error
+    def _explained(self, error: Exception) -> ModelError:
+        match error:
+            case APITimeoutError():
+                return self._explainer.timed_out(error)
+            case APIConnectionError():
+                return self._explainer.unreachable(error)
+            case APIError():
+                # An event within the stream.
+                return self._explainer.refused(_refusal(error), "")
+            case _:
+                raise error
 
 
 class _Refused(Exception):
@@ -182,13 +154,22 @@ class _Refused(Exception):
     def __init__(self, error: APIStatusError) -> None:
         super().__init__(error.status_code)
         self.error = error
+        self.refusal = _refusal(error)
 
 
-def _reduced(dialect: Dialect, request: ModelRequest, fields: Json, error: APIStatusError) -> Dialect | None:
+def _refusal(error: APIError) -> Refusal:
+    kind = f"{error.code or ''} {error.type or ''}"
+    if isinstance(error, APIStatusError):
+        return Refusal(message_in(error.body), kind, error.status_code, error.response.headers)
+    return Refusal(message_in(error.body) or error.message, kind)
+
+
+def _reduced(dialect: Dialect, request: ModelRequest, fields: Json, refused: _Refused) -> Dialect | None:
     """The dialect without what this refusal is about; None when it is about something else."""
-    if error.status_code not in (400, 404, 415, 422, 500) or is_context_length(error):
+    refusal = refused.refusal
+    if refusal.status not in (400, 404, 415, 422, 500) or refusal.is_context_length:
         return None
-    said = f"{error.param} {message_of(error)}".lower()
+    said = f"{refused.error.param} {refusal.said}".lower()
     if "stream_options" in fields and "stream_options" in said:
         return replace(dialect, stream_options=False)
     if "parallel_tool_calls" in fields and "parallel_tool_calls" in said:
@@ -199,3 +180,17 @@ def _reduced(dialect: Dialect, request: ModelRequest, fields: Json, error: APISt
     if dialect.tool_images and shows_images and re.search(r"image|multi-?modal|vision|mmproj", said):
         return replace(dialect, tool_images=False)
     return None
+
+
+def _check(settings: EndpointSettings) -> None:
+    check_omit(settings, _OMITTABLE)
+    if urlsplit(settings.base_url).path.rstrip("/").endswith("/chat/completions"):
+        raise ValueError(f"{settings.where('base_url')} must end before /chat/completions, which is added to it.")
+
+
+def _listing(settings: EndpointSettings) -> tuple[str, Mapping[str, str]]:
+    key = settings.api_key.get_secret_value() if settings.api_key is not None else ""
+    return f"{settings.base_url.rstrip('/')}/models", {"Authorization": f"Bearer {key}"} if key else {}
+
+
+PROVIDER = Provider("openai", OpenAIModel, _check, _listing)

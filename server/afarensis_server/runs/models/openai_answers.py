@@ -1,9 +1,12 @@
 """Reads the chunks of a streamed chat completion, as endpoints really send them.
 
-Differences that are known and handled: chunks without choices (usage, content filter results); no usage at all; calls
-that arrive whole, without an index, all with index 0, or without an id (Ollama, LiteLLM, vLLM); arguments as an object
-instead of a string (Ollama); ids repeated, or empty, on later pieces; content as a list of parts (Mistral);
-``finish_reason`` stop, function_call or end_turn where calls were made, and reasons of their own.
+Differences that are known and handled: chunks without choices (usage, content filter results); usage in every chunk, in
+a field of the vendor's own (Groq), or not at all; calls that arrive whole, without an index, all with index 0, without
+an id (Ollama, LiteLLM, vLLM), with the name in every piece, or one before another that began earlier; the single
+``function_call`` of old; arguments as an object instead of a string (Ollama); ids repeated, or empty, on later pieces;
+content as a list of parts (Mistral); reasoning in a field (``reasoning_content``, ``reasoning``), a part, or a
+``<think>`` block; the whole answer as a ``message``; ``finish_reason`` stop, function_call or end_turn where calls were
+made, reasons of their own, and none at all before ``[DONE]``.
 """
 
 import json
@@ -12,52 +15,57 @@ from dataclasses import dataclass, field
 
 from ...domain.runs import Usage
 from ...ids import call_id
-from .protocol import Finish, FinishReason, ModelEvent, ModelUsage, RefusalDelta, TextDelta, ToolCallDelta
-
-
-class BrokenAnswer(Exception):
-    """The answer cannot be what the model meant. The message goes on after "The model endpoint ..."."""
-
-
-class _Text:
-    """Joins surrogate pairs that an endpoint splits over chunks; half a pair becomes U+FFFD: nothing can store it."""
-
-    def __init__(self) -> None:
-        self._half = ""
-
-    def read(self, piece: str) -> str:
-        """The next sound piece; empty when it was the first half of a pair."""
-        if piece.isascii() and not self._half:
-            return piece
-        piece = self._half + piece
-        self._half = piece[-1] if "\ud800" <= piece[-1:] <= "\udbff" else ""
-        whole = piece[: len(piece) - len(self._half)]
-        return whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+from .answers import BrokenAnswer, SurrogatePairs
+from .protocol import (
+    Finish,
+    FinishReason,
+    ModelEvent,
+    ModelUsage,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+)
+from .reasoning import ThinkTags
 
 
 @dataclass(slots=True)
 class _Call:
     """A call that is being received."""
 
-    index: int
     #: As the endpoint counts; None when it does not.
     endpoint_index: object
     endpoint_id: str
+    #: Where it stands among the calls of the answer: by the endpoint's index, else as it came.
+    place: int
     name: str = ""
-    #: Arguments that came before the name.
+    #: Its index in what we tell; None until that has begun.
+    index: int | None = None
+    #: Arguments that came before that.
     waiting: str = ""
-    arguments: _Text = field(default_factory=_Text)
+    arguments: SurrogatePairs = field(default_factory=SurrogatePairs)
 
 
 class Answer:
-    """One answer, fed with its chunks in order."""
+    """One answer, fed with its chunks in order.
 
-    def __init__(self) -> None:
+    Args:
+        think_tags: whether a ``<think>`` block at the beginning is reasoning.
+    """
+
+    def __init__(self, *, think_tags: bool = True) -> None:
         self._calls: list[_Call] = []
-        self._content = _Text()
-        self._refusal = _Text()
+        self._told = 0
+        #: The place of the call that can be told next.
+        self._next_place = 0
+        self._content = SurrogatePairs()
+        self._think_tags = ThinkTags(enabled=think_tags)
+        self._reasoning = SurrogatePairs()
+        self._refusal = SurrogatePairs()
         self._has_text = False
+        self._has_reasoning = False
         self._finish: str | None = None
+        self._done = False
         self._usage: Usage | None = None
         self._usage_came_last = False
 
@@ -67,21 +75,21 @@ class Answer:
 
         The usage comes behind everything else, so a last chunk with nothing but usage says it, too.
         """
-        return self._finish is not None or self._usage_came_last
+        return self._finish is not None or self._usage_came_last or self._done
 
     def read(self, chunk: object) -> Iterator[ModelEvent]:
         """What this chunk adds; raises BrokenAnswer."""
         if not isinstance(chunk, dict):
             raise BrokenAnswer("sent an event that is not an object. Its answer is lost; try again.")
-        usage = chunk.get("usage")
-        if isinstance(usage, dict):
-            self._usage = Usage(_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
         choices = chunk.get("choices")
-        self._usage_came_last = isinstance(usage, dict) and not choices
+        usage = _usage_in(chunk)
+        if usage is not None:
+            self._usage = _usage(usage)
+        self._usage_came_last = usage is not None and not choices
         if not choices:
             return
         choice = choices[0] if isinstance(choices, list) else None
-        delta = choice.get("delta") if isinstance(choice, dict) else None
+        delta = (choice.get("delta") or choice.get("message")) if isinstance(choice, dict) else None
         if not isinstance(choice, dict) or not isinstance(delta, dict | None):
             raise BrokenAnswer("sent an event that is not a chat completion chunk. Its answer is lost; try again.")
         if delta:
@@ -89,61 +97,85 @@ class Answer:
         if isinstance(finish := choice.get("finish_reason"), str) and finish:
             self._finish = finish
 
+    def done(self) -> None:
+        """Note that the endpoint sent ``[DONE]``."""
+        self._done = True
+
     def end(self) -> Iterator[ModelEvent]:
-        """Usage and Finish, once all chunks are read; raises BrokenAnswer when the answer is not complete."""
-        if not self.is_complete:
-            raise BrokenAnswer("ended its answer in the middle. Try again.")
-        if any(not call.name for call in self._calls):
-            raise BrokenAnswer("made a call without saying of which function. Try again.")
+        """What is left, usage and Finish, once all chunks are read; raises BrokenAnswer when it is not complete."""
+        yield from self._said(self._think_tags.end())
+        if not self.is_complete or (self._finish is None and not self._calls and not self._has_text):
+            raise BrokenAnswer("ended its answer in the middle. Try again.", transient=True)
         reason = self._reason()
+        if reason is not FinishReason.LENGTH and any(not call.name for call in self._calls):
+            raise BrokenAnswer("made a call without saying of which function. Try again.")
+        yield from self._tell_calls(all_of_them=True)
+        if reason is FinishReason.STOP and self._has_reasoning and not self._has_text:
+            raise BrokenAnswer("sent its reasoning and no answer. Try again.", transient=True)
         if self._usage is not None:
             yield ModelUsage(self._usage)
         yield Finish(reason)
 
     def _reason(self) -> FinishReason:
         match self._finish:
-            case "length" | "max_tokens":
+            case "length" | "max_tokens" | "model_length":
                 return FinishReason.LENGTH
             case "content_filter":
                 return FinishReason.CONTENT_FILTER
             case "error":
-                raise BrokenAnswer("failed in the middle of its answer. Try again.")
+                raise BrokenAnswer("failed in the middle of its answer. Try again.", transient=True)
             case "tool_calls" | "function_call" if not self._calls and not self._has_text:
-                raise BrokenAnswer("announced a call but made none. Try again.")
+                raise BrokenAnswer("announced a call but made none. Try again.", transient=True)
             case _:
                 return FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
 
+    # --- words --------------------------------------------------------------------------------------------------------
+
     def _read_delta(self, delta: Mapping[str, object]) -> Iterator[ModelEvent]:
+        thought = self._reasoning.read(_reasoning(delta))
+        if thought:
+            self._has_reasoning = True
+            yield ReasoningDelta(thought)
         if text := self._content.read(_text(delta.get("content"))):
-            self._has_text = True
-            yield TextDelta(text)
+            yield from self._said(self._think_tags.read(text))
         refusal = delta.get("refusal")
         if isinstance(refusal, str) and (text := self._refusal.read(refusal)):
             self._has_text = True
             yield RefusalDelta(text)
         pieces = delta.get("tool_calls")
+        if not pieces and isinstance(legacy := delta.get("function_call"), dict):
+            pieces = [{"index": 0, "function": legacy}]
         for piece in pieces if isinstance(pieces, list) else ():
             if isinstance(piece, dict):
                 yield from self._read_call(piece)
+
+    def _said(self, parts: tuple[str, str]) -> Iterator[ModelEvent]:
+        reasoning, text = parts
+        if reasoning:
+            self._has_reasoning = True
+            yield ReasoningDelta(reasoning)
+        if text:
+            self._has_text = True
+            yield TextDelta(text)
+
+    # --- calls --------------------------------------------------------------------------------------------------------
 
     def _read_call(self, piece: Mapping[str, object]) -> Iterator[ModelEvent]:
         function = piece.get("function")
         if not isinstance(function, dict):
             function = {}
         name = function.get("name")
-        name = _Text().read(name) if isinstance(name, str) else ""
+        name = SurrogatePairs().read(name) if isinstance(name, str) else ""
         call = self._call_of(piece, name)
+        call.name = call.name or name
         arguments = function.get("arguments")
         text = arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments)
         text = call.arguments.read(text)
-        if call.name:
-            if text:
-                yield ToolCallDelta(call.index, arguments_json=text)
-        elif name:
-            call.name = name
-            yield ToolCallDelta(call.index, call.endpoint_id or call_id(), name, call.waiting + text)
-        else:
+        if call.index is None:
             call.waiting += text
+            yield from self._tell_calls()
+        elif text:
+            yield ToolCallDelta(call.index, arguments_json=text)
 
     def _call_of(self, piece: Mapping[str, object], name: str) -> _Call:
         """The call this piece belongs to. Another id begins another call, even where the index stays the same."""
@@ -156,9 +188,31 @@ class Answer:
             if same_id and same_place:
                 call.endpoint_id = call.endpoint_id or endpoint_id
                 return call
-        call = _Call(len(self._calls), index, endpoint_id)
+        call = _Call(index, endpoint_id, self._place(index))
         self._calls.append(call)
         return call
+
+    def _place(self, index: object) -> int:
+        """Where a new call stands. Those without an index, or with one that is taken, come behind all before them."""
+        behind = max((call.place for call in self._calls), default=-1) + 1
+        if not isinstance(index, int) or any(call.endpoint_index == index for call in self._calls):
+            return behind if self._calls else self._next_place
+        if not self._calls and self._has_text:
+            # Some count the text as a block of the answer, and its calls from 1.
+            self._next_place = index
+        return index
+
+    def _tell_calls(self, *, all_of_them: bool = False) -> Iterator[ModelEvent]:
+        """Begin to tell the calls whose turn it is: named, and none before them missing, until the answer is over."""
+        for call in sorted(self._calls, key=lambda call: call.place):
+            if call.index is not None:
+                continue
+            if not call.name or not (all_of_them or call.place <= self._next_place):
+                return
+            call.index = self._told
+            self._told += 1
+            self._next_place = call.place + 1
+            yield ToolCallDelta(call.index, call.endpoint_id or call_id(), call.name, call.waiting)
 
 
 def _text(content: object) -> str:
@@ -167,6 +221,45 @@ def _text(content: object) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _count(usage: Mapping[str, object], name: str) -> int:
-    value = usage.get(name)
+def _reasoning(delta: Mapping[str, object]) -> str:
+    for name in ("reasoning_content", "reasoning"):
+        if isinstance(text := delta.get(name), str) and text:
+            return text
+    content = delta.get("content")
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return "".join(_text(part.get("thinking")) for part in parts)
+
+
+def _usage_in(chunk: Mapping[str, object]) -> Mapping[str, object] | None:
+    groq = chunk.get("x_groq")
+    for usage in (chunk.get("usage"), groq.get("usage") if isinstance(groq, dict) else None):
+        if isinstance(usage, dict):
+            return usage
+    return None
+
+
+def _usage(counted: Mapping[str, object]) -> Usage | None:
+    """What the endpoint counted; None when that is nothing, which no prompt is."""
+    prompt, completion = _count(counted, "prompt_tokens"), _count(counted, "completion_tokens")
+    if not prompt:
+        return None
+    reasoning = _count(_details(counted, "completion_tokens_details"), "reasoning_tokens")
+    if reasoning and _count(counted, "total_tokens") == prompt + completion + reasoning:
+        # xAI counts them beside the completion; everyone else, as a part of it.
+        completion += reasoning
+    cached = _count(_details(counted, "prompt_tokens_details"), "cached_tokens")
+    return Usage(
+        prompt,
+        completion,
+        cached_prompt_tokens=min(cached or _count(counted, "prompt_cache_hit_tokens"), prompt),
+        reasoning_tokens=min(reasoning, completion),
+    )
+
+
+def _details(counted: Mapping[str, object], name: str) -> Mapping[str, object]:
+    return details if isinstance(details := counted.get(name), dict) else {}
+
+
+def _count(counted: Mapping[str, object], name: str) -> int:
+    value = counted.get(name)
     return value if isinstance(value, int) and value > 0 else 0

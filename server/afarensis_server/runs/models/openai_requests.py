@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ...domain.runs import RunErrorCode
 from ...domain.tools import (
     CodeInterpreterTool,
     ResponseFormat,
@@ -18,8 +17,6 @@ from . import code_interpreter
 from .protocol import (
     AssistantMessage,
     ImageBytes,
-    ModelError,
-    ModelErrorReason,
     ModelRequest,
     PromptMessage,
     PromptToolCall,
@@ -29,6 +26,7 @@ from .protocol import (
     UserMessage,
     UserPart,
 )
+from .schemas import schema_of
 
 Json = dict[str, object]
 
@@ -156,7 +154,7 @@ def _tool(tool: Tool, code_seconds: float) -> Json:
         if tool.description is not None:
             function["description"] = tool.description
         if tool.parameters_json is not None:
-            function["parameters"] = _schema(tool.parameters_json, f"the parameters of the function '{tool.name}'")
+            function["parameters"] = schema_of(tool.parameters_json, f"the parameters of the function '{tool.name}'")
         if tool.strict is not None:
             function["strict"] = tool.strict
     return {"type": "function", "function": function}
@@ -184,21 +182,10 @@ def _response_format(response_format: ResponseFormat | None) -> Json | None:
         "description": response_format.description,
         "schema": None
         if response_format.schema_json is None
-        else _schema(response_format.schema_json, "the schema of the response format"),
+        else schema_of(response_format.schema_json, "the schema of the response format"),
         "strict": response_format.strict,
     }
     return {
         "type": "json_schema",
         "json_schema": {name: value for name, value in described.items() if value is not None},
     }
-
-
-def _schema(schema_json: str, what: str) -> object:
-    try:
-        return json.loads(schema_json)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(
-            RunErrorCode.INVALID_PROMPT,
-            ModelErrorReason.MODEL_REQUEST_REFUSED,
-            f"JSON is expected as {what}, but it cannot be read: {error}. Correct it and create a new run.",
-        ) from error

@@ -5,6 +5,7 @@ A model gets the whole prompt with every call and keeps nothing between calls.
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -98,6 +99,8 @@ class ModelRequest:
     response_format: ResponseFormat | None = None
     reasoning_effort: str | None = None
     max_completion_tokens: int | None = None
+    #: When the run ends, whatever happens: no attempt at an answer begins later. Aware.
+    deadline: datetime | None = None
     #: How long one call of code_interpreter may run; the model is told.
     code_seconds: float = 120
 
@@ -179,13 +182,26 @@ class ModelErrorReason(StrEnum):
 
 
 class ModelError(Exception):
-    """A model call failed. The message is for the client: it says what to do, and never holds credentials."""
+    """A model call failed. The message is for the client: it says what to do, and never holds credentials.
 
-    def __init__(self, code: RunErrorCode, reason: ModelErrorReason, message: str) -> None:
+    ``transient``: another attempt may not meet it. ``retry_after``: seconds to wait before, if the endpoint said so.
+    """
+
+    def __init__(
+        self,
+        code: RunErrorCode,
+        reason: ModelErrorReason,
+        message: str,
+        *,
+        transient: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
         self.message = message
+        self.transient = transient
+        self.retry_after = retry_after
 
     @property
     def context_length_exceeded(self) -> bool:

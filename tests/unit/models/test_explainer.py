@@ -3,7 +3,8 @@
 import openai
 import pytest
 
-from afarensis_server.runs.models.openai_errors import Explainer
+from afarensis_server.runs.models.endpoint import EndpointSettings
+from afarensis_server.runs.models.explainer import Explainer
 from afarensis_server.runs.models.protocol import ModelErrorReason
 
 
@@ -32,7 +33,9 @@ def connection_error(cause: Exception, *, timeout: bool = False) -> openai.APICo
     ],
 )
 def test_unreachable_endpoints_are_told_apart(error: openai.APIConnectionError, said: str) -> None:
-    explainer = Explainer("https://user:pw@host:8443/v1", (), stall_seconds=1, timeout_seconds=2)
-    explained = explainer.explain(error, "m")
+    explainer = Explainer(EndpointSettings("https://user:pw@host:8443/v1"))
+    explained = (
+        explainer.timed_out(error) if isinstance(error, openai.APITimeoutError) else explainer.unreachable(error)
+    )
     assert explained.reason is ModelErrorReason.MODEL_UNREACHABLE
     assert explained.message.startswith(f"The model endpoint https://host:8443/v1 cannot be reached: {said}")

@@ -1,0 +1,55 @@
+"""One endpoint at work: the line of calls that wait for it, and the attempts at each."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import structlog
+
+from .endpoint import EndpointSettings
+from .protocol import Model, ModelError, ModelEvent, ModelRequest, ReasoningDelta
+from .retry import Attempts, RetrySettings
+
+_log = structlog.get_logger(__name__)
+
+
+class ServedEndpoint:
+    """A `Model` that treats its endpoint as the settings say."""
+
+    def __init__(self, settings: EndpointSettings, model: Model, retry: RetrySettings) -> None:
+        self.settings = settings
+        self._model = model
+        self._retry = retry
+        # First come, first served. A run has one call at a time, so none can take all the places.
+        self._places = asyncio.Semaphore(settings.concurrency)
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        """See `Model.stream`. Waits in line for a place; whoever closes or cancels it leaves the line.
+
+        A call that fails before anything of its answer was seen is tried again, but for reasoning, which nobody sees.
+        """
+        attempts = Attempts(
+            self._retry, self.settings.max_retries, self.settings.timeout_seconds, deadline=request.deadline
+        )
+        while True:
+            seen = False
+            try:
+                # The place is free while this call waits for its next attempt.
+                async with self._places, aclosing(self._model.stream(request)) as events:
+                    attempts.begin()
+                    async for event in events:
+                        seen = seen or not isinstance(event, ReasoningDelta)
+                        yield event
+                return
+            except ModelError as error:
+                if seen:
+                    raise
+                seconds = attempts.wait_after(error)
+                _log.info(
+                    "model call is tried again",
+                    endpoint=self.settings.name,
+                    model=request.model,
+                    reason=error.reason.value,
+                    seconds=round(seconds, 3),
+                )
+            await asyncio.sleep(seconds)
