@@ -109,14 +109,7 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
     sessions = await stack.enter_async_context(Sessions(database, files, driver, _session_settings(settings)))
     execution_log = ExecutionLog(database)
     executions = await stack.enter_async_context(Executions(database, execution_log, sessions))
-    prompts = Prompts(
-        database,
-        files,
-        sessions,
-        PromptLimits(
-            output_characters=settings.runs.prompt_output_characters, image_bytes=settings.runs.prompt_image_bytes
-        ),
-    )
+    prompts = Prompts(database, files, sessions, _prompt_limits(settings))
     engine = await stack.enter_async_context(
         RunEngine(database, log, sessions, models, prompts, _engine_settings(settings), owner=_worker_name(directory))
     )
@@ -385,6 +378,21 @@ def _run_limits(settings: Settings) -> RunLimits:
         per_project=settings.runs.per_project,
         tool_output_characters=settings.limits.tool_output_characters,
         shared=_shared_limits(settings),
+    )
+
+
+def _prompt_limits(settings: Settings) -> PromptLimits:
+    section = settings.runs
+    return PromptLimits(
+        history_tokens=section.history_tokens,
+        output_characters=section.prompt_output_characters,
+        tool_turns=section.prompt_tool_turns,
+        tool_turn_characters=section.prompt_tool_turn_characters,
+        files=section.prompt_files,
+        images=section.prompt_images,
+        image_bytes=section.prompt_image_bytes,
+        images_bytes=section.prompt_images_bytes,
+        cache_bytes=section.prompt_cache_bytes,
     )
 
 

@@ -225,10 +225,26 @@ class RunsSection(Section):
     """How long a worker may be silent until its run is taken up by another one."""
     cancel_grace_seconds: Annotated[float, Field(gt=0, le=60)] = 0.3
     """How long code of a run that is cancelled or expires may take to end by itself before it is killed."""
+    history_tokens: Annotated[int, Field(ge=0)] = 100_000
+    """Tokens of the thread's messages that the model reads, estimated, the newest first; 0: all of them. For runs that
+    leave the choice to the server (truncation `auto`)."""
     prompt_output_characters: PositiveInt = 20_000
     """Characters of one execution's output that the model reads; the middle of more is left out."""
+    prompt_tool_turns: Annotated[int, Field(ge=0)] = 3
+    """Steps with code, or calls of functions, of a thread's earlier runs that the model reads again, so that it can say
+    why it did what it did."""
+    prompt_tool_turn_characters: PositiveInt = 4_000
+    """Characters of the code, and of the output, of each call in those steps; the middle of more is left out."""
+    prompt_files: Annotated[int, Field(ge=0)] = 50
+    """Files below /mnt/data that the model is told of by name; of more it is told how many."""
+    prompt_images: Annotated[int, Field(ge=0)] = 10
+    """Images in one prompt: those of messages, and those that code showed; the newest are sent, the others named."""
     prompt_image_bytes: Bytes = ByteSize(20 * _MIB)
     """Bytes of one image that is sent to the model."""
+    prompt_images_bytes: Bytes = ByteSize(20 * _MIB)
+    """Bytes of all images in one prompt."""
+    prompt_cache_bytes: Annotated[ByteSize, Field(ge=0)] = ByteSize(64 * _MIB)
+    """Bytes of images that are kept in memory for the next model call, of all runs together."""
 
     @model_validator(mode="after")
     def _check_order(self) -> "RunsSection":

@@ -12,7 +12,7 @@ from afarensis_server.runs.models.openai import OpenAISettings
 from afarensis_server.runs.prompt import PromptLimits
 from afarensis_server.sandbox.local import LocalSandboxSettings
 from afarensis_server.sessions.settings import SessionSettings
-from afarensis_server.settings import OpenAISection, RunsSection, SandboxSection, Settings
+from afarensis_server.settings import OpenAISection, SandboxSection, Settings
 from afarensis_server.threads.fields import ThreadLimits
 from afarensis_server.validation import SharedLimits
 
@@ -32,9 +32,7 @@ def test_settings_of_parts_have_the_same_defaults() -> None:
     assert app._engine_settings(SETTINGS) == EngineSettings()
     built = app._session_settings(SETTINGS)
     assert built == SessionSettings(limits=built.limits)
-    prompt = PromptLimits()
-    runs = RunsSection()
-    assert prompt == PromptLimits(output_characters=runs.prompt_output_characters, image_bytes=runs.prompt_image_bytes)
+    assert app._prompt_limits(SETTINGS) == PromptLimits()
 
 
 def test_settings_of_the_sandbox_have_the_same_names_and_defaults() -> None:

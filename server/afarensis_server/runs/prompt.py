@@ -1,94 +1,106 @@
 """Builds what the model is asked: instructions, the thread, and what this run did so far."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from sqlalchemy import Connection
+
+from ..clock import now
 from ..domain.files import File
-from ..domain.runs import (
-    CodeInterpreterCall,
-    FunctionCall,
-    MessageCreation,
-    Run,
-    RunStep,
-    StepStatus,
-    ToolCall,
-    ToolCalls,
-    TruncationType,
-)
-from ..domain.threads import (
-    ImageFileContent,
-    ImageUrlContent,
-    Message,
-    MessageRole,
-    MessageStatus,
-    RefusalContent,
-    TextContent,
-)
+from ..domain.runs import CodeInterpreterCall, FunctionCall, Run, RunStep, StepStatus, ToolCalls, TruncationType
+from ..domain.threads import ImageFileContent, Message, MessageRole, MessageStatus
 from ..domain.tools import CodeInterpreterTool, ToolChoice, ToolChoiceMode
-from ..errors import FileNotFound
 from ..files.service import Files
-from ..sandbox.driver import DATA_DIRECTORY
+from ..sessions.live import LiveSession
 from ..sessions.service import Sessions
-from ..store import messages, steps
+from ..store import files, messages, steps
 from ..store.database import Database
 from .budgets import used_so_far
-from .models import code_interpreter
+from .citations import made_by
+from .history import answered_calls, calls_of, is_answered, read_history
+from .images import ImageCache, choose
+from .manifest import describe, has_lost_session, read_files
 from .models.protocol import (
     AssistantMessage,
     ImageBytes,
-    ImageUrl,
     ModelRequest,
     PromptMessage,
-    PromptToolCall,
     SystemMessage,
-    TextPart,
-    ToolMessage,
-    UserMessage,
-    UserPart,
 )
-from .models.transcript import render
 from .models.usage import estimate_prompt
+from .reading import Cut, Pictures, displayed, join_turns, message_read, text_of, turn_read
 
 
 @dataclass(frozen=True, slots=True)
 class PromptLimits:
-    """What of a run goes into a prompt."""
+    """What of a run and its thread goes into a prompt."""
 
+    #: Tokens of the thread's messages, roughly, the newest first; 0: no limit.
+    history_tokens: int = 100_000
     #: Characters of one code interpreter call's output that the model reads; the middle of more is left out.
     output_characters: int = 20_000
-    #: Bytes of one image that is sent to the model.
+    #: Steps of calls of earlier runs, and the characters of the code and of the output of a call of theirs.
+    tool_turns: int = 3
+    tool_turn_characters: int = 4_000
+    #: Files that the model is told of by name.
+    files: int = 50
+    #: Images, the newest; bytes of one, and of all.
+    images: int = 10
     image_bytes: int = 20 * 1024 * 1024
+    images_bytes: int = 20 * 1024 * 1024
+    #: Bytes of images that are kept for the next model call, of all runs together.
+    cache_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Material:
+    """What a prompt is made of, as the store has it."""
+
+    system: str
+    #: Messages, and steps of earlier runs, oldest first.
+    history: list[Message | RunStep]
+    #: The run's own steps, and its messages by id.
+    done: list[RunStep]
+    said: dict[str, Message]
+    #: The images of all this, by id.
+    images: dict[str, File]
+    #: How its calls are cut.
+    cut: Cut
 
 
 class Prompts:
     """Builds the prompts of runs. Reads everything anew each time: a run's state is in the store, nowhere else."""
 
-    def __init__(self, database: Database, files: Files, sessions: Sessions, limits: PromptLimits) -> None:
+    def __init__(self, database: Database, stored: Files, sessions: Sessions, limits: PromptLimits) -> None:
         self._database = database
-        self._files = files
         self._sessions = sessions
         self._limits = limits
+        characters = limits.tool_turn_characters
+        self._earlier = Cut(characters, characters, characters)
+        self._images = ImageCache(stored, limits.cache_bytes)
 
-    async def build(self, run: Run, code_seconds: float) -> ModelRequest:
-        """The next model call of a run."""
-        strategy = run.truncation_strategy
-        newest = strategy.last_messages if strategy.type is TruncationType.LAST_MESSAGES else None
-        history, done = await self._database.read(
-            lambda connection: (
-                messages.list_for_prompt(connection, run.project, run.thread_id, run.id, newest),
-                steps.list_of_run(connection, run.project, run.id),
-            )
+    async def build(self, run: Run, code_seconds: float, history_tokens: int | None = None) -> ModelRequest:
+        """The next model call of a run.
+
+        ``history_tokens`` is less than usual when the model said that a prompt was too long for it: so many tokens of
+        history, and as many characters of each output.
+        """
+        live = self._sessions.open_of_thread(run.thread_id)
+        material = await self._database.read(
+            lambda connection: self._read(connection, run, code_seconds, live, history_tokens)
         )
-        said = {message.id: message for message in history}
-        tail = [part for step in done for part in self._step(step, said)]
-        head = [SystemMessage(text)] if (text := await self._system_text(run)) else []
-        earlier = [await self._message(run.project, message) for message in history if message.run_id != run.id]
+        pictures = await self._pictures(material)
+        history: list[PromptMessage] = []
+        for one in material.history:
+            if isinstance(one, Message):
+                history.append(message_read(one, pictures))
+            else:
+                history += turn_read(answered_calls(one, run), pictures, self._earlier)
+        done = material.done
         used = used_so_far(done)
-        budget = None
-        if run.max_prompt_tokens is not None:
-            budget = run.max_prompt_tokens - used.prompt_tokens - estimate_prompt([*head, *tail], run.tools)
         return ModelRequest(
             model=run.model,
-            messages=(*head, *_fit(earlier, budget), *_join_turns(tail)),
+            messages=(*_head(material), *history, *join_turns(_tail(material, pictures))),
             tools=run.tools,
             tool_choice=_choice(run, done),
             parallel_tool_calls=run.parallel_tool_calls,
@@ -102,102 +114,134 @@ class Prompts:
             code_seconds=code_seconds,
         )
 
-    async def _system_text(self, run: Run) -> str:
+    # --- what the store has -------------------------------------------------------------------------------------------
+
+    def _read(
+        self,
+        connection: Connection,
+        run: Run,
+        code_seconds: float,
+        live: LiveSession | None,
+        history_tokens: int | None,
+    ) -> _Material:
+        limits = self._limits
+        done = steps.list_of_run(connection, run.project, run.id)
+        own = messages.list_of_run(connection, run.project, run.thread_id, run.id)
+        cut = Cut(limits.output_characters)
+        if history_tokens is not None:
+            cut = Cut(min(limits.output_characters, history_tokens), answered=history_tokens)
+        before = _Material(
+            system=self._system_text(connection, run, code_seconds, live, done),
+            history=[],
+            done=done,
+            said={message.id: message for message in own},
+            images={},
+            cut=cut,
+        )
+        history = read_history(
+            connection,
+            run,
+            tokens=self._history_budget(run, before, history_tokens),
+            tool_turns=limits.tool_turns,
+            cut=self._earlier,
+        )
+        wanted = set(_image_ids([*history, *done]))
+        images = files.get_many(connection, run.project, wanted) if wanted else {}
+        return replace(before, history=history, images=images)
+
+    def _system_text(
+        self,
+        connection: Connection,
+        run: Run,
+        code_seconds: float,
+        live: LiveSession | None,
+        done: Sequence[RunStep],
+    ) -> str:
         parts = [run.instructions] if run.instructions else []
         if any(isinstance(tool, CodeInterpreterTool) for tool in run.tools):
-            parts.append(await self._manifest(run))
-        return "\n\n".join(part for part in parts if part)
+            has_run_code = any(isinstance(call, CodeInterpreterCall) for step in done for call in calls_of(step))
+            found = read_files(
+                connection, run, () if live is None else live.row.file_ids, set(made_by(done).files.values())
+            )
+            parts.append(
+                describe(
+                    found,
+                    self._sessions.settings.limits if live is None else live.row.limits,
+                    code_seconds=code_seconds,
+                    output_characters=self._limits.output_characters,
+                    most=self._limits.files,
+                    # Its first transcript tells of it from then on.
+                    session_lost=live is None and not has_run_code and has_lost_session(connection, run),
+                )
+            )
+        return "\n\n".join(parts)
 
-    async def _manifest(self, run: Run) -> str:
-        """The files that code will find, so that no call is wasted on looking for them."""
-        found: list[File] = []
-        for file_id in run.tool_resources.code_interpreter_file_ids:
-            try:
-                found.append(await self._files.get(run.project, file_id))
-            except FileNotFound:
-                continue  # opening the session reports it, if code is run at all
-        if not found:
-            return ""
-        names = self._sessions.plan_names(run.thread_id, found)
-        lines = [
-            f"- {DATA_DIRECTORY}/{names[file.id]} ({file.media_type}, {file.size_bytes} bytes, id {file.id})"
-            for file in found
-        ]
-        return "Files for the code interpreter:\n" + "\n".join(lines)
+    def _history_budget(self, run: Run, before: _Material, history_tokens: int | None) -> int | None:
+        """The tokens that are left for the thread's messages; None: as many as there are."""
+        budgets = []
+        if history_tokens is not None:
+            budgets.append(history_tokens)
+        elif self._limits.history_tokens and run.truncation_strategy.type is TruncationType.AUTO:
+            budgets.append(self._limits.history_tokens)
+        if run.max_prompt_tokens is not None:
+            used = used_so_far(before.done).prompt_tokens + estimate_prompt(
+                [*_head(before), *_tail(before, self._unseen(before.done))], run.tools
+            )
+            budgets.append(max(0, run.max_prompt_tokens - used))
+        return min(budgets) if budgets else None
 
-    async def _message(self, project: str, message: Message) -> PromptMessage:
-        if message.role is MessageRole.ASSISTANT:
-            return AssistantMessage(text=_text_of(message))
-        parts: list[UserPart] = []
-        for content in message.content:
-            match content:
-                case TextContent():
-                    parts.append(TextPart(content.value))
-                case RefusalContent():
-                    parts.append(TextPart(content.refusal))
-                case ImageUrlContent():
-                    parts.append(ImageUrl(content.url, content.detail))
-                case ImageFileContent():
-                    parts.append(await self._image(project, content))
-        return UserMessage(tuple(parts))
+    def _unseen(self, done: Sequence[RunStep]) -> Pictures:
+        """As many images as will be sent, without their content."""
+        newest = list(_image_ids(done))[::-1]
+        return dict.fromkeys(newest[: self._limits.images], ImageBytes(b"", "image/png"))
 
-    async def _image(self, project: str, content: ImageFileContent) -> UserPart:
-        try:
-            file, chunks = await self._files.open(project, content.file_id)
-        except FileNotFound:
-            return TextPart(f"[the image {content.file_id} was deleted]")
-        if file.size_bytes > self._limits.image_bytes:
-            return TextPart(f"[the image {file.filename} is too large to be shown: {file.size_bytes} bytes]")
-        return ImageBytes(b"".join([chunk async for chunk in chunks]), file.media_type, content.detail)
-
-    def _step(self, step: RunStep, said: dict[str, Message]) -> list[PromptMessage]:
-        """What a step of this run was, as the model's own words and the answers it got."""
-        if isinstance(step.details, MessageCreation):
-            message = said.get(step.details.message_id)
-            if message is None or message.status is not MessageStatus.COMPLETED:
-                return []
-            return [AssistantMessage(text=_text_of(message))]
-        answered = [call for call in step.details.calls if _is_answered(call)]
-        if not answered:
-            return []
-        asked = AssistantMessage(tool_calls=tuple(_prompt_call(call) for call in answered))
-        return [asked, *(ToolMessage(call.id, self._answer(call)) for call in answered)]
-
-    def _answer(self, call: ToolCall) -> str:
-        if isinstance(call, FunctionCall):
-            return call.output or ""
-        assert call.result is not None, "only answered calls are shown"
-        return render(
-            call.outputs,
-            call.result,
-            state_lost=call.state_lost,
-            limit_characters=self._limits.output_characters,
+    async def _pictures(self, material: _Material) -> Pictures:
+        limits = self._limits
+        newest = list(_image_ids([*material.history, *material.done]))[::-1]
+        chosen, left_out = choose(
+            newest,
+            material.images,
+            now(),
+            most=limits.images,
+            image_bytes=limits.image_bytes,
+            all_bytes=limits.images_bytes,
         )
+        pictures: dict[str, ImageBytes | str] = {**left_out}
+        for file in chosen:
+            content = await self._images.content(file)
+            deleted = f"[the image {file.id} was deleted]"
+            pictures[file.id] = deleted if content is None else ImageBytes(content, file.media_type)
+        return pictures
 
 
-def _is_answered(call: ToolCall) -> bool:
-    return (call.result if isinstance(call, CodeInterpreterCall) else call.output) is not None
+def _head(material: _Material) -> list[PromptMessage]:
+    return [SystemMessage(material.system)] if material.system else []
 
 
-def _prompt_call(call: ToolCall) -> PromptToolCall:
-    if isinstance(call, FunctionCall):
-        return PromptToolCall(call.id, call.name, call.arguments_json)
-    return PromptToolCall(call.id, code_interpreter.NAME, code_interpreter.arguments(call.input))
+def _tail(material: _Material, pictures: Pictures) -> list[PromptMessage]:
+    """What this run said and did so far, as the model's own words and the answers it got."""
+    tail: list[PromptMessage] = []
+    for step in material.done:
+        if isinstance(step.details, ToolCalls):
+            answered = [call for call in step.details.calls if is_answered(call)]
+            tail += turn_read(answered, pictures, material.cut)
+        else:
+            message = material.said.get(step.details.message_id)
+            if message is not None and message.status is MessageStatus.COMPLETED:
+                tail.append(AssistantMessage(text=text_of(message)))
+    return tail
 
 
-def _text_of(message: Message) -> str:
-    texts = []
-    for content in message.content:
-        match content:
-            case TextContent():
-                texts.append(content.value)
-            case RefusalContent():
-                texts.append(content.refusal)
-            case ImageFileContent():
-                texts.append(f"[image {content.file_id}]")
-            case ImageUrlContent():
-                texts.append(f"[image {content.url}]")
-    return "\n".join(text for text in texts if text)
+def _image_ids(said: Sequence[Message | RunStep]) -> Iterator[str]:
+    """The images that are to be seen in all this, in order."""
+    for one in said:
+        if isinstance(one, Message):
+            if one.role is MessageRole.USER:
+                yield from (part.file_id for part in one.content if isinstance(part, ImageFileContent))
+        else:
+            for call in calls_of(one):
+                if isinstance(call, CodeInterpreterCall):
+                    yield from displayed(call)
 
 
 def _choice(run: Run, done: list[RunStep]) -> ToolChoice:
@@ -218,28 +262,3 @@ def _choice(run: Run, done: list[RunStep]) -> ToolChoice:
         ),
     }
     return ToolChoice() if was_called.get(choice.mode) else choice
-
-
-def _join_turns(said: list[PromptMessage]) -> list[PromptMessage]:
-    """Text and calls of one answer as one message: endpoints refuse two assistant messages in a row."""
-    joined: list[PromptMessage] = []
-    for message in said:
-        last = joined[-1] if joined else None
-        if isinstance(message, AssistantMessage) and isinstance(last, AssistantMessage) and not last.tool_calls:
-            joined[-1] = AssistantMessage(text=last.text, tool_calls=message.tool_calls)
-        else:
-            joined.append(message)
-    return joined
-
-
-def _fit(history: list[PromptMessage], budget: int | None) -> list[PromptMessage]:
-    """The newest messages that fit into this many tokens; the newest of all is always there."""
-    if budget is None:
-        return history
-    kept: list[PromptMessage] = []
-    for message in reversed(history):
-        budget -= estimate_prompt([message])
-        if kept and budget < 0:
-            break
-        kept.append(message)
-    return kept[::-1]

@@ -14,7 +14,6 @@ import structlog
 from .. import ids
 from ..clock import now
 from ..domain.executions import ExecutionEvent, ExecutionResult, FileItem, Started
-from ..domain.files import File
 from ..domain.sessions import KeptFile, Session, SessionStatus
 from ..errors import (
     DatabaseUnavailable,
@@ -38,7 +37,6 @@ from ..validation import Violations, check_file_ids
 from .checkpoint import after
 from .inputs import Inputs
 from .live import LiveSession
-from .names import assign_names
 from .opening import CREATE, OnInsert, Opener
 from .reaping import Reaper
 from .settings import NO_WISHES, SessionSettings, SessionWishes
@@ -219,11 +217,9 @@ class Sessions:
             await self._inputs.add(live, file_ids)
             return live
 
-    def plan_names(self, thread_id: str, files: Sequence[File]) -> dict[str, str]:
-        """The names in /mnt/data, by file id, that these files have or will get in the thread's session."""
-        live = self._by_thread.get(thread_id)
-        taken = {} if live is None else live.taken_names()
-        return {file_id: name for name, file_id in taken.items()} | assign_names(files, taken)
+    def open_of_thread(self, thread_id: str) -> LiveSession | None:
+        """The thread's session, if one is open."""
+        return self._by_thread.get(thread_id)
 
     def paths_of(self, thread_id: str) -> dict[str, str]:
         """File ids by absolute path in the thread's open session; empty when none is open."""

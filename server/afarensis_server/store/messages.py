@@ -1,15 +1,20 @@
 """Messages as rows. Their thread's row counts them."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, literal, select, tuple_
 
 from ..domain.threads import Message, MessageStatus
 from . import tables
 from .pages import Page, PageRequest
 from .prepared import Prepared
 from .rows import Rows
+from .types import UtcTime
+
+#: Messages of the first page and of the largest, when a thread is read from its end.
+_FIRST_PAGE = 20
+_LARGEST_PAGE = 320
 
 _rows = Rows(tables.messages, Message)
 _thread = tables.threads.c
@@ -65,19 +70,30 @@ def list_page(
     return _rows.list_page(connection, project, page, {"thread_id": thread_id, "run_id": run_id})
 
 
-def list_for_prompt(
-    connection: Connection, project: str, thread_id: str, run_id: str, newest: int | None = None
-) -> list[Message]:
-    """A thread's messages, oldest first: those that the run wrote, and of the others all or this many of the newest."""
+def newest_first(connection: Connection, project: str, thread_id: str, besides_run: str) -> Iterator[Message]:
+    """A thread's messages without those that one run wrote. Read in pages, as far as the caller goes."""
     columns = tables.messages.c
-    of_thread = _rows.select.where(columns.project == project, columns.thread_id == thread_id)
-    order = (columns.create_time.desc(), columns.id.desc())
-    if newest is None:
-        return _rows.all(connection, of_thread.order_by(*order))[::-1]
-    others = of_thread.where(columns.run_id.is_distinct_from(run_id)).order_by(*order).limit(newest)
-    own = of_thread.where(columns.run_id == run_id).order_by(*order)
-    # A run's own messages are the newest: nobody else adds any while it locks the thread.
-    return [*_rows.all(connection, others)[::-1], *_rows.all(connection, own)[::-1]]
+    key = (columns.create_time, columns.id)
+    of_thread = _rows.select.where(
+        columns.project == project, columns.thread_id == thread_id, columns.run_id.is_distinct_from(besides_run)
+    ).order_by(*(column.desc() for column in key))
+    page = _rows.all(connection, of_thread.limit(size := _FIRST_PAGE))
+    while page:
+        yield from page
+        if len(page) < size:
+            return
+        size = min(2 * size, _LARGEST_PAGE)
+        last = tuple_(literal(page[-1].create_time, UtcTime()), literal(page[-1].id))
+        page = _rows.all(connection, of_thread.where(tuple_(*key) < last).limit(size))
+
+
+def list_of_run(connection: Connection, project: str, thread_id: str, run_id: str) -> list[Message]:
+    """The messages that a run wrote, oldest first."""
+    columns = tables.messages.c
+    of_run = _rows.select.where(
+        columns.project == project, columns.thread_id == thread_id, columns.run_id == run_id
+    ).order_by(columns.create_time, columns.id)
+    return _rows.all(connection, of_run)
 
 
 def count(connection: Connection, project: str, thread_id: str) -> int:

@@ -70,6 +70,18 @@ def count_active(connection: Connection, project: str, most: int) -> int:
     return connection.execute(select(func.count()).select_from(some)).scalar_one()
 
 
+def ids_before(connection: Connection, project: str, thread_id: str, run_id: str, limit: int) -> list[str]:
+    """The newest runs of a thread but for one, newest first."""
+    columns = tables.runs.c
+    statement = (
+        select(columns.id)
+        .where(columns.project == project, columns.thread_id == thread_id, columns.id != run_id)
+        .order_by(columns.create_time.desc(), columns.id.desc())
+        .limit(limit)
+    )
+    return list(connection.execute(statement).scalars())
+
+
 def expired_before(connection: Connection, time: datetime) -> list[Run]:
     """Runs of all projects that are not over, though their time is."""
     expire_time = tables.runs.c.expire_time

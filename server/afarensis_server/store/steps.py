@@ -41,3 +41,10 @@ def list_of_run(connection: Connection, project: str, run_id: str) -> list[RunSt
             columns.create_time, columns.id
         ),
     )
+
+
+def newest_of_run(connection: Connection, project: str, run_id: str, limit: int) -> list[RunStep]:
+    """The last steps of a run, newest first."""
+    columns = tables.run_steps.c
+    of_run = _rows.select.where(columns.project == project, columns.run_id == run_id)
+    return _rows.all(connection, of_run.order_by(columns.create_time.desc(), columns.id.desc()).limit(limit))

@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from afarensis_server import ids
@@ -336,24 +337,25 @@ async def test_get_many_finds_the_files_that_exist(database: Database) -> None:
     assert await database.read(lambda connection: files.get_many(connection, PROJECT, [])) == {}
 
 
-async def test_prompt_has_the_newest_messages_oldest_first(database: Database) -> None:
+async def test_thread_is_read_from_its_end_page_by_page(database: Database) -> None:
+    # Two of each moment, so that pages also end within one.
     written = [
-        dataclasses.replace(MESSAGE, id=ids.message_id(), create_time=TIME + timedelta(seconds=second // 2))
-        for second in range(6)
+        dataclasses.replace(MESSAGE, id=ids.message_id(), create_time=TIME + timedelta(seconds=number // 2))
+        for number in range(99)
     ]
-    # A run's own messages do not count as those that it answers.
-    written[4:] = [dataclasses.replace(message, run_id="run_own") for message in written[4:]]
+    # A run's own messages are not among those that it answers.
+    written[95:] = [dataclasses.replace(message, run_id="run_own") for message in written[95:]]
     await database.write(lambda tx: insert_all(tx, [(threads, THREAD)]))
     await database.write(lambda tx: messages.insert(tx.connection, *written))
 
-    async def prompt(newest: int | None = None) -> list[Message]:
-        return await database.read(
-            lambda connection: messages.list_for_prompt(connection, PROJECT, THREAD.id, "run_own", newest)
-        )
+    def read(connection: Connection) -> tuple[list[Message], list[Message]]:
+        own = messages.list_of_run(connection, PROJECT, THREAD.id, "run_own")
+        return list(messages.newest_first(connection, PROJECT, THREAD.id, "run_own")), own
 
-    assert await prompt() == written
-    assert await prompt(3) == written[1:]
-    assert await database.read(lambda connection: messages.count(connection, PROJECT, THREAD.id)) == 6
+    others, own = await database.read(read)
+    assert others == written[94::-1]
+    assert own == written[95:]
+    assert await database.read(lambda connection: messages.count(connection, PROJECT, THREAD.id)) == 99
 
 
 async def test_thread_has_one_active_session(database: Database) -> None:

@@ -24,9 +24,10 @@ def description(code_seconds: float) -> str:
         "Files are in /mnt/data, which is also the working directory: read the user's files there and write results "
         "there. There is no network and nothing can be installed. "
         "Printed text, tracebacks and the value of the last expression come back to you. "
-        "Figures of matplotlib and images that are displayed are shown to the user automatically. "
+        "Figures of matplotlib and images that are displayed are shown to the user automatically, above your answer: "
+        "do not embed them in it, and save one only if a file of it is wanted. "
         f"One call may run for {code_seconds:g} seconds. "
-        "To hand a file to the user, cite it in your answer as sandbox:/mnt/data/<name>, "
+        "To hand a file to the user, link it in your answer as sandbox:/mnt/data/<name>, "
         "for example [summary](sandbox:/mnt/data/summary.csv). "
         "When code fails, read the error, correct the code and call again."
     )

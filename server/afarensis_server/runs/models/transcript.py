@@ -67,7 +67,7 @@ def render(
     """
     notes = list(_notes(items, result, state_lost))
     room = max(limit_characters - sum(len(note) + 1 for note in notes), limit_characters // 4)
-    output = _shortened(_output(items, result).replace("\0", "\N{REPLACEMENT CHARACTER}"), room).rstrip()
+    output = shortened(_output(items, result).replace("\0", "\N{REPLACEMENT CHARACTER}"), room).rstrip()
     return "\n".join([output, "", *notes] if output else notes)
 
 
@@ -133,7 +133,7 @@ def _notes(items: Sequence[ExecutionItem], result: ExecutionResult, state_lost: 
         yield "[note: this was a new interpreter: variables, imports and functions of earlier calls were gone]"
     for item in items:
         if isinstance(item, DisplayItem) and (media_type := _image_type(item)) is not None:
-            yield f"[image shown: {_one_line(media_type)}]"
+            yield f"[image shown: {one_line(media_type)}]"
     changes = {item.path: item for item in items if isinstance(item, FileItem)}
     for change in list(changes.values())[:_MAX_FILES]:
         yield _file_note(change)
@@ -141,7 +141,7 @@ def _notes(items: Sequence[ExecutionItem], result: ExecutionResult, state_lost: 
         yield f"[note: {len(changes) - _MAX_FILES} more files changed]"
     for exceeded in result.exceeded_limits:
         unit = " ms" if exceeded.name == "timeout" else ""
-        yield f"[note: the limit {_one_line(exceeded.name)} of {exceeded.limit}{unit} was reached]"
+        yield f"[note: the limit {one_line(exceeded.name)} of {exceeded.limit}{unit} was reached]"
     if not items and result.error is None:
         yield "[note: no output]"
     if explanation := _EXPLANATIONS.get(result.status):
@@ -152,22 +152,22 @@ def _notes(items: Sequence[ExecutionItem], result: ExecutionResult, state_lost: 
 
 
 def _file_note(change: FileItem) -> str:
-    path = _one_line(change.path)
+    path = one_line(change.path)
     if change.file is None and change.change is not FileChangeKind.DELETED:
         return f"[note: the file {path} could not be kept for the user: {change.size_bytes:,} bytes]"
     return f"[file {change.change.value}: {path}]"
 
 
-def _one_line(text: str) -> str:
-    """File names may hold line breaks; a note may not."""
+def one_line(text: str) -> str:
+    """A text without line breaks, which file names may hold and notes may not."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
-def _shortened(text: str, limit: int) -> str:
+def shortened(text: str, limit: int, advice: str = "; print less or write it to a file") -> str:
     """Cut out the middle: the beginning says what it is, the end has the result or the error."""
     if len(text) <= limit:
         return text
     head = limit * 2 // 5
     tail = limit - head
-    note = f"\n... {len(text) - limit:,} characters left out here; print less or write it to a file ...\n"
+    note = f"\n... {len(text) - limit:,} characters left out here{advice} ...\n"
     return text[:head] + note + text[-tail:]
