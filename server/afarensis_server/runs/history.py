@@ -56,7 +56,7 @@ def _tool_turns(connection: Connection, run: Run, most: int) -> list[RunStep]:
     found: list[RunStep] = []
     if not run.tools or not most:
         return found
-    for run_id in runs.ids_before(connection, run.project, run.thread_id, run.id, most):
+    for run_id in runs.ids_besides(connection, run.project, run.thread_id, run.id, most):
         # Between two steps of calls there may be a message.
         last = steps.newest_of_run(connection, run.project, run_id, 2 * most)
         found += [step for step in last if answered_calls(step, run)]

@@ -7,7 +7,16 @@ from sqlalchemy import Connection
 
 from ..clock import now
 from ..domain.files import File
-from ..domain.runs import CodeInterpreterCall, FunctionCall, Run, RunStep, StepStatus, ToolCalls, TruncationType
+from ..domain.runs import (
+    CodeInterpreterCall,
+    FunctionCall,
+    MessageCreation,
+    Run,
+    RunStep,
+    StepStatus,
+    ToolCalls,
+    TruncationType,
+)
 from ..domain.threads import ImageFileContent, Message, MessageRole, MessageStatus
 from ..domain.tools import CodeInterpreterTool, ToolChoice, ToolChoiceMode
 from ..files.service import Files
@@ -126,7 +135,8 @@ class Prompts:
     ) -> _Material:
         limits = self._limits
         done = steps.list_of_run(connection, run.project, run.id)
-        own = messages.list_of_run(connection, run.project, run.thread_id, run.id)
+        has_spoken = any(isinstance(step.details, MessageCreation) for step in done)
+        own = messages.list_of_run(connection, run.project, run.thread_id, run.id) if has_spoken else []
         cut = Cut(limits.output_characters)
         if history_tokens is not None:
             cut = Cut(min(limits.output_characters, history_tokens), answered=history_tokens)
@@ -146,8 +156,7 @@ class Prompts:
             cut=self._earlier,
         )
         wanted = set(_image_ids([*history, *done]))
-        images = files.get_many(connection, run.project, wanted) if wanted else {}
-        return replace(before, history=history, images=images)
+        return replace(before, history=history, images=files.get_many(connection, run.project, wanted))
 
     def _system_text(
         self,
