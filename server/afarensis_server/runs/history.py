@@ -5,20 +5,20 @@ from itertools import islice
 
 from sqlalchemy import Connection
 
-from ..domain.executions import OutputItem
 from ..domain.runs import CodeInterpreterCall, Run, RunStep, ToolCall, ToolCalls, TruncationType
-from ..domain.threads import ImageFileContent, ImageUrlContent, Message, MessageRole, RefusalContent, TextContent
+from ..domain.threads import ImageFileContent, Message
 from ..domain.tools import CodeInterpreterTool, FunctionTool
 from ..store import messages, runs, steps
-from .models.usage import estimate_text
+from .models.protocol import ImageBytes
+from .models.usage import estimate_prompt
+from .reading import Cut, message_read, turn_read
 
-#: Tokens that an image may cost, and what stands around a message.
-_IMAGE_TOKENS = 1_000
-_MESSAGE_TOKENS = 4
+#: Stands for any image while tokens are counted.
+_ANY_IMAGE = ImageBytes(b"", "image/png")
 
 
 def read_history(
-    connection: Connection, run: Run, *, tokens: int | None, tool_turns: int, turn_characters: int
+    connection: Connection, run: Run, *, tokens: int | None, tool_turns: int, cut: Cut
 ) -> list[Message | RunStep]:
     """Messages, and steps of calls of earlier runs, oldest first.
 
@@ -28,7 +28,7 @@ def read_history(
         tokens: what fits, the newest first; the newest message of all is always there. None: everything.
         tool_turns: how many steps of calls there may be. They take a third of the tokens at most, and none is older
             than the oldest message.
-        turn_characters: the characters that the code, and the output, of a call of theirs is cut to.
+        cut: how their calls are cut.
     """
     newest = messages.newest_first(connection, run.project, run.thread_id, run.id)
     if run.truncation_strategy.type is TruncationType.LAST_MESSAGES:
@@ -36,12 +36,12 @@ def read_history(
     turns = _tool_turns(connection, run, tool_turns)
     left = tokens
     if tokens is not None:
-        turns, used = _fitting(turns, tokens // 3, turn_characters)
+        turns, used = _fitting(turns, run, tokens // 3, cut)
         left = tokens - used
     kept: list[Message] = []
     for message in newest:
         if left is not None:
-            left -= message_tokens(message)
+            left -= _message_tokens(message)
             if kept and left < 0:
                 break
         kept.append(message)
@@ -56,7 +56,7 @@ def _tool_turns(connection: Connection, run: Run, most: int) -> list[RunStep]:
     found: list[RunStep] = []
     if not run.tools or not most:
         return found
-    for run_id in runs.ids_before(connection, run.project, run.thread_id, run.id, most):
+    for run_id in runs.ids_besides(connection, run.project, run.thread_id, run.id, most):
         # Between two steps of calls there may be a message.
         last = steps.newest_of_run(connection, run.project, run_id, 2 * most)
         found += [step for step in last if answered_calls(step, run)]
@@ -65,12 +65,12 @@ def _tool_turns(connection: Connection, run: Run, most: int) -> list[RunStep]:
     return found[:most]
 
 
-def _fitting(turns: Sequence[RunStep], tokens: int, turn_characters: int) -> tuple[list[RunStep], int]:
+def _fitting(turns: Sequence[RunStep], run: Run, tokens: int, cut: Cut) -> tuple[list[RunStep], int]:
     """The first of these steps that fit, and the tokens that they take."""
     kept: list[RunStep] = []
     used = 0
     for step in turns:
-        cost = sum(_call_tokens(call, turn_characters) for call in calls_of(step))
+        cost = estimate_prompt(turn_read(answered_calls(step, run), {}, cut))
         if used + cost > tokens:
             break
         kept.append(step)
@@ -99,23 +99,6 @@ def is_answered(call: ToolCall) -> bool:
     return (call.result if isinstance(call, CodeInterpreterCall) else call.output) is not None
 
 
-def message_tokens(message: Message) -> int:
-    """What a message may cost, roughly."""
-    tokens = _MESSAGE_TOKENS
-    for part in message.content:
-        match part:
-            case TextContent():
-                tokens += estimate_text(part.value)
-            case RefusalContent():
-                tokens += estimate_text(part.refusal)
-            case ImageFileContent() | ImageUrlContent() if message.role is MessageRole.USER:
-                tokens += _IMAGE_TOKENS
-    return tokens
-
-
-def _call_tokens(call: ToolCall, characters: int) -> int:
-    if isinstance(call, CodeInterpreterCall):
-        asked, answered = call.input, "".join(item.text for item in call.outputs if isinstance(item, OutputItem))
-    else:
-        asked, answered = call.arguments_json, call.output or ""
-    return 2 * _MESSAGE_TOKENS + estimate_text(asked[:characters]) + estimate_text(answered[:characters])
+def _message_tokens(message: Message) -> int:
+    pictures = {part.file_id: _ANY_IMAGE for part in message.content if isinstance(part, ImageFileContent)}
+    return estimate_prompt([message_read(message, pictures)])

@@ -7,7 +7,16 @@ from sqlalchemy import Connection
 
 from ..clock import now
 from ..domain.files import File
-from ..domain.runs import CodeInterpreterCall, FunctionCall, Run, RunStep, StepStatus, ToolCalls, TruncationType
+from ..domain.runs import (
+    CodeInterpreterCall,
+    FunctionCall,
+    MessageCreation,
+    Run,
+    RunStep,
+    StepStatus,
+    ToolCalls,
+    TruncationType,
+)
 from ..domain.threads import ImageFileContent, Message, MessageRole, MessageStatus
 from ..domain.tools import CodeInterpreterTool, ToolChoice, ToolChoiceMode
 from ..files.service import Files
@@ -75,6 +84,8 @@ class Prompts:
         self._database = database
         self._sessions = sessions
         self._limits = limits
+        characters = limits.tool_turn_characters
+        self._earlier = Cut(characters, characters, characters)
         self._images = ImageCache(stored, limits.cache_bytes)
 
     async def build(self, run: Run, code_seconds: float, history_tokens: int | None = None) -> ModelRequest:
@@ -87,15 +98,13 @@ class Prompts:
         material = await self._database.read(
             lambda connection: self._read(connection, run, code_seconds, live, history_tokens)
         )
-        pictures = await self._pictures(run, material)
-        characters = self._limits.tool_turn_characters
-        earlier = Cut(characters, characters, characters)
+        pictures = await self._pictures(material)
         history: list[PromptMessage] = []
         for one in material.history:
             if isinstance(one, Message):
                 history.append(message_read(one, pictures))
             else:
-                history += turn_read(answered_calls(one, run), pictures, earlier)
+                history += turn_read(answered_calls(one, run), pictures, self._earlier)
         done = material.done
         used = used_so_far(done)
         return ModelRequest(
@@ -111,8 +120,8 @@ class Prompts:
             max_completion_tokens=(
                 None if run.max_completion_tokens is None else run.max_completion_tokens - used.completion_tokens
             ),
-            deadline=run.expire_time,
             code_seconds=code_seconds,
+            deadline=run.expire_time,
         )
 
     # --- what the store has -------------------------------------------------------------------------------------------
@@ -127,7 +136,8 @@ class Prompts:
     ) -> _Material:
         limits = self._limits
         done = steps.list_of_run(connection, run.project, run.id)
-        own = messages.list_of_run(connection, run.project, run.thread_id, run.id)
+        has_spoken = any(isinstance(step.details, MessageCreation) for step in done)
+        own = messages.list_of_run(connection, run.project, run.thread_id, run.id) if has_spoken else []
         cut = Cut(limits.output_characters)
         if history_tokens is not None:
             cut = Cut(min(limits.output_characters, history_tokens), answered=history_tokens)
@@ -144,11 +154,10 @@ class Prompts:
             run,
             tokens=self._history_budget(run, before, history_tokens),
             tool_turns=limits.tool_turns,
-            turn_characters=limits.tool_turn_characters,
+            cut=self._earlier,
         )
-        wanted = set(_image_ids([*history, *done], run))
-        images = files.get_many(connection, run.project, wanted) if wanted else {}
-        return replace(before, history=history, images=images)
+        wanted = set(_image_ids([*history, *done]))
+        return replace(before, history=history, images=files.get_many(connection, run.project, wanted))
 
     def _system_text(
         self,
@@ -186,14 +195,19 @@ class Prompts:
             budgets.append(self._limits.history_tokens)
         if run.max_prompt_tokens is not None:
             used = used_so_far(before.done).prompt_tokens + estimate_prompt(
-                [*_head(before), *_tail(before, {})], run.tools
+                [*_head(before), *_tail(before, self._unseen(before.done))], run.tools
             )
             budgets.append(max(0, run.max_prompt_tokens - used))
         return min(budgets) if budgets else None
 
-    async def _pictures(self, run: Run, material: _Material) -> Pictures:
+    def _unseen(self, done: Sequence[RunStep]) -> Pictures:
+        """As many images as will be sent, without their content."""
+        newest = list(_image_ids(done))[::-1]
+        return dict.fromkeys(newest[: self._limits.images], ImageBytes(b"", "image/png"))
+
+    async def _pictures(self, material: _Material) -> Pictures:
         limits = self._limits
-        newest = list(_image_ids([*material.history, *material.done], run))[::-1]
+        newest = list(_image_ids([*material.history, *material.done]))[::-1]
         chosen, left_out = choose(
             newest,
             material.images,
@@ -228,7 +242,7 @@ def _tail(material: _Material, pictures: Pictures) -> list[PromptMessage]:
     return tail
 
 
-def _image_ids(said: Sequence[Message | RunStep], run: Run) -> Iterator[str]:
+def _image_ids(said: Sequence[Message | RunStep]) -> Iterator[str]:
     """The images that are to be seen in all this, in order."""
     for one in said:
         if isinstance(one, Message):

@@ -32,6 +32,8 @@ def get(connection: Connection, project: str, file_id: str) -> File | None:
 
 def get_many(connection: Connection, project: str, file_ids: Collection[str]) -> dict[str, File]:
     """Those of the files that exist, by id."""
+    if not file_ids:
+        return {}
     columns = tables.files.c
     found = _rows.all(connection, _rows.select.where(columns.project == project, columns.id.in_(file_ids)))
     return {file.id: file for file in found}

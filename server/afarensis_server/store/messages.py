@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from sqlalchemy import Connection, bindparam, literal, select, tuple_
+from sqlalchemy import Connection, bindparam, select, tuple_
 
 from ..domain.threads import Message, MessageStatus
 from . import tables
@@ -30,6 +30,18 @@ _delete = (
 )
 _count = select(_thread.message_count).where(
     _thread.id == bindparam("row_id"), _thread.project == bindparam("row_project")
+)
+
+_columns = tables.messages.c
+_of_thread = _rows.select.where(_columns.project == bindparam("row_project"), _columns.thread_id == bindparam("thread"))
+_of_run = _of_thread.where(_columns.run_id == bindparam("run")).order_by(_columns.create_time, _columns.id)
+_newest = (
+    _of_thread.where(_columns.run_id.is_distinct_from(bindparam("run")))
+    .order_by(_columns.create_time.desc(), _columns.id.desc())
+    .limit(bindparam("size"))
+)
+_next_newest = _newest.where(
+    tuple_(_columns.create_time, _columns.id) < tuple_(bindparam("last_time", type_=UtcTime()), bindparam("last_id"))
 )
 
 
@@ -70,30 +82,23 @@ def list_page(
     return _rows.list_page(connection, project, page, {"thread_id": thread_id, "run_id": run_id})
 
 
-def newest_first(connection: Connection, project: str, thread_id: str, besides_run: str) -> Iterator[Message]:
-    """A thread's messages without those that one run wrote. Read in pages, as far as the caller goes."""
-    columns = tables.messages.c
-    key = (columns.create_time, columns.id)
-    of_thread = _rows.select.where(
-        columns.project == project, columns.thread_id == thread_id, columns.run_id.is_distinct_from(besides_run)
-    ).order_by(*(column.desc() for column in key))
-    page = _rows.all(connection, of_thread.limit(size := _FIRST_PAGE))
+def newest_first(connection: Connection, project: str, thread_id: str, run_id: str) -> Iterator[Message]:
+    """A thread's messages without those that a run wrote. Read in pages, as far as the caller goes."""
+    size = _FIRST_PAGE
+    named = {"row_project": project, "thread": thread_id, "run": run_id}
+    page = _rows.all(connection, _newest, {**named, "size": size})
     while page:
         yield from page
         if len(page) < size:
             return
         size = min(2 * size, _LARGEST_PAGE)
-        last = tuple_(literal(page[-1].create_time, UtcTime()), literal(page[-1].id))
-        page = _rows.all(connection, of_thread.where(tuple_(*key) < last).limit(size))
+        last = {"last_time": page[-1].create_time, "last_id": page[-1].id}
+        page = _rows.all(connection, _next_newest, {**named, **last, "size": size})
 
 
 def list_of_run(connection: Connection, project: str, thread_id: str, run_id: str) -> list[Message]:
     """The messages that a run wrote, oldest first."""
-    columns = tables.messages.c
-    of_run = _rows.select.where(
-        columns.project == project, columns.thread_id == thread_id, columns.run_id == run_id
-    ).order_by(columns.create_time, columns.id)
-    return _rows.all(connection, of_run)
+    return _rows.all(connection, _of_run, {"row_project": project, "thread": thread_id, "run": run_id})
 
 
 def count(connection: Connection, project: str, thread_id: str) -> int:

@@ -101,8 +101,10 @@ class Rows(Generic[T]):
         ]
         return read_page(connection, project, request, self.table, wanted, statements, self.value)
 
-    def all(self, connection: Connection, statement: Select[Any]) -> list[T]:
-        return [self.value(row) for row in connection.execute(statement)]
+    def all(
+        self, connection: Connection, statement: Select[Any], parameters: Mapping[str, object] | None = None
+    ) -> list[T]:
+        return [self.value(row) for row in connection.execute(statement, parameters)]
 
     def parameters(self, value: T) -> dict[str, Any]:
         """The columns of a value by name, as statements take them."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from ..domain.runs import Run, RunStatus
 from . import tables
@@ -12,6 +12,17 @@ from .rows import Rows
 
 _rows = Rows(tables.runs, Run)
 _insert_log = tables.event_logs.insert()
+_columns = tables.runs.c
+_others = (
+    select(_columns.id)
+    .where(
+        _columns.project == bindparam("row_project"),
+        _columns.thread_id == bindparam("thread"),
+        _columns.id != bindparam("run"),
+    )
+    .order_by(_columns.create_time.desc(), _columns.id.desc())
+    .limit(bindparam("size"))
+)
 
 
 def insert(connection: Connection, run: Run) -> None:
@@ -70,16 +81,10 @@ def count_active(connection: Connection, project: str, most: int) -> int:
     return connection.execute(select(func.count()).select_from(some)).scalar_one()
 
 
-def ids_before(connection: Connection, project: str, thread_id: str, run_id: str, limit: int) -> list[str]:
+def ids_besides(connection: Connection, project: str, thread_id: str, run_id: str, limit: int) -> list[str]:
     """The newest runs of a thread but for one, newest first."""
-    columns = tables.runs.c
-    statement = (
-        select(columns.id)
-        .where(columns.project == project, columns.thread_id == thread_id, columns.id != run_id)
-        .order_by(columns.create_time.desc(), columns.id.desc())
-        .limit(limit)
-    )
-    return list(connection.execute(statement).scalars())
+    named = {"row_project": project, "thread": thread_id, "run": run_id, "size": limit}
+    return list(connection.execute(_others, named).scalars())
 
 
 def expired_before(connection: Connection, time: datetime) -> list[Run]:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from ..domain.sessions import Session, SessionStatus
 from . import tables
@@ -10,6 +10,12 @@ from .pages import Page, PageRequest
 from .rows import Rows
 
 _rows = Rows(tables.sessions, Session)
+
+_any_of_thread = (
+    select(tables.sessions.c.id)
+    .where(tables.sessions.c.project == bindparam("row_project"), tables.sessions.c.thread_id == bindparam("thread"))
+    .limit(1)
+)
 
 
 def insert(connection: Connection, session: Session) -> None:
@@ -50,9 +56,7 @@ def active_for_thread(connection: Connection, project: str, thread_id: str) -> S
 
 def exists_for_thread(connection: Connection, project: str, thread_id: str) -> bool:
     """Whether the thread has, or ever had, a session."""
-    columns = tables.sessions.c
-    statement = select(columns.id).where(columns.project == project, columns.thread_id == thread_id).limit(1)
-    return connection.execute(statement).first() is not None
+    return connection.execute(_any_of_thread, {"row_project": project, "thread": thread_id}).first() is not None
 
 
 def lose_all(connection: Connection, time: datetime) -> int:

@@ -1,6 +1,6 @@
 """Run steps as rows."""
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam
 
 from ..domain.runs import RunStep, StepStatus
 from . import tables
@@ -8,6 +8,11 @@ from .pages import Page, PageRequest
 from .rows import Rows
 
 _rows = Rows(tables.run_steps, RunStep)
+
+_columns = tables.run_steps.c
+_of_run = _rows.select.where(_columns.project == bindparam("row_project"), _columns.run_id == bindparam("run"))
+_oldest_first = _of_run.order_by(_columns.create_time, _columns.id)
+_newest_first = _of_run.order_by(_columns.create_time.desc(), _columns.id.desc()).limit(bindparam("size"))
 
 
 def insert(connection: Connection, step: RunStep) -> None:
@@ -34,17 +39,9 @@ def list_page(connection: Connection, project: str, page: PageRequest, run_id: s
 
 def list_of_run(connection: Connection, project: str, run_id: str) -> list[RunStep]:
     """All steps of a run, oldest first."""
-    columns = tables.run_steps.c
-    return _rows.all(
-        connection,
-        _rows.select.where(columns.project == project, columns.run_id == run_id).order_by(
-            columns.create_time, columns.id
-        ),
-    )
+    return _rows.all(connection, _oldest_first, {"row_project": project, "run": run_id})
 
 
 def newest_of_run(connection: Connection, project: str, run_id: str, limit: int) -> list[RunStep]:
     """The last steps of a run, newest first."""
-    columns = tables.run_steps.c
-    of_run = _rows.select.where(columns.project == project, columns.run_id == run_id)
-    return _rows.all(connection, of_run.order_by(columns.create_time.desc(), columns.id.desc()).limit(limit))
+    return _rows.all(connection, _newest_first, {"row_project": project, "run": run_id, "size": limit})

@@ -2,23 +2,22 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from ..domain.sessions import KeptFile
 from . import tables
 
 _table = tables.thread_files
+_of_thread = (
+    select(_table.c.path, _table.c.file_id, _table.c.input_id)
+    .where(_table.c.project == bindparam("row_project"), _table.c.thread_id == bindparam("thread"))
+    .order_by(_table.c.path)
+)
 
 
 def list_of_thread(connection: Connection, project: str, thread_id: str) -> list[KeptFile]:
     """All that is known of a thread's files, by path."""
-    columns = _table.c
-    statement = (
-        select(columns.path, columns.file_id, columns.input_id)
-        .where(columns.project == project, columns.thread_id == thread_id)
-        .order_by(columns.path)
-    )
-    return [KeptFile(*row) for row in connection.execute(statement)]
+    return [KeptFile(*row) for row in connection.execute(_of_thread, {"row_project": project, "thread": thread_id})]
 
 
 def save(connection: Connection, project: str, thread_id: str, files: Sequence[KeptFile]) -> None:

@@ -37,6 +37,7 @@ from tests.support.scripted_model import Request, ScriptedModel, Turn
 
 PROJECT = "default"
 _USUAL = EngineSettings()
+_PROMPT = PromptLimits()
 
 LOOKUP = FunctionTool("lookup", "Looks a word up.", '{"type":"object","properties":{"word":{"type":"string"}}}')
 
@@ -73,6 +74,8 @@ class House:
     engine: RunEngine
     runs: Runs
     endpoint: ScriptedModel
+    files: Files
+    prompts: Prompts
 
     async def thread(self, text: str = "Hello") -> Thread:
         return await self.threads.create(PROJECT, {}, [{"text": text}])
@@ -110,6 +113,7 @@ async def build(
     owner: str = "worker_1",
     run_limits: RunLimits = RunLimits(),  # noqa: B008 - frozen
     limits: SessionLimits = SessionLimits(1 << 28, 1.0, 32, 64, 1 << 20, 100, 1 << 20, 1 << 20),  # noqa: B008 - frozen
+    prompt: PromptLimits = _PROMPT,
 ) -> AsyncIterator[House]:
     async with AsyncExitStack() as stack:
         files = Files(database, DirectoryBlobs(directory / "blobs"), FileLimits())
@@ -120,7 +124,7 @@ async def build(
         models = await Models.open(
             [EndpointSettings(base_url=endpoint.base_url, max_retries=0, timeout_seconds=10.0)], stack
         )
-        prompts = Prompts(database, files, sessions, PromptLimits())
+        prompts = Prompts(database, files, sessions, prompt)
         engine = await stack.enter_async_context(RunEngine(database, log, sessions, models, prompts, settings, owner))
         threads = Threads(database, ThreadLimits())
         yield House(
@@ -132,6 +136,8 @@ async def build(
             engine,
             Runs(database, log, threads, sessions, engine, run_limits, models.check),
             endpoint,
+            files,
+            prompts,
         )
 
 

@@ -96,6 +96,25 @@ async def test_run_reads_and_writes_along_indexes(watched: tuple[House, Statemen
     assert slow_steps(plans) == []
 
 
+async def test_long_thread_is_read_from_its_end_along_an_index(watched: tuple[House, Statements]) -> None:
+    """Page by page, and with the calls of the runs before: what is further back is not looked at."""
+    house, statements = watched
+    thread_id = await run_with_a_call(house, LOOKUP)
+    assistant = await house.assistant(LOOKUP)
+    for number in range(30):
+        await house.threads.create_message(PROJECT, thread_id, {"text": f"{number} ".ljust(16_000, "x")})
+    with statements.taken() as taken:
+        await house.settled(await house.runs.create(PROJECT, thread_id, {"assistant_id": assistant.id}))
+    plans = statements.plans([one for one in taken if "FROM messages" in one and "LIMIT" in one])
+    # 100,000 tokens are 25 such messages: those of two pages, the second of which begins where the first ends.
+    index = "SEARCH messages USING INDEX ix_messages_thread_id_create_time_id"
+    assert list(plans.values()) == [
+        [f"{index} (thread_id=?)"],
+        [f"{index} (thread_id=? AND (create_time,id)<(?,?))"],
+    ]
+    assert slow_steps(statements.plans(taken)) == []
+
+
 async def test_thread_is_used_along_indexes(watched: tuple[House, Statements]) -> None:
     """Its messages, its lists and its deletion."""
     house, statements = watched
