@@ -387,6 +387,20 @@ async def test_files_are_brought_into_an_answer_that_is_cancelled(api: Api, scri
     assert [event.message for event in stored if event.HasField("message")][-1] == await api.answer(run)
 
 
+async def test_picture_that_was_saved_and_shown_comes_once(api: Api, script: Add) -> None:
+    chart = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.savefig('/mnt/data/chart.png', dpi=150)\nplt.show()"
+    author = script(code(chart), text("Look ", "at it."))
+    run = await api.settled(await api.run(author.model))
+    message = await api.answer(run)
+    image, words = message.content
+    assert (await api.download(image.image_file.file_id)).startswith(b"\x89PNG")
+    assert words.text.value == "Look at it."
+    assert list(message.attachments) == []
+    stored = await api.stored_events(run.id)
+    deltas = [delta for event in stored for delta in event.message_delta.content]
+    assert [delta.image_file.file_id for delta in deltas if delta.HasField("image_file")] == [image.image_file.file_id]
+
+
 async def test_file_of_an_earlier_session_can_be_cited(api: Api, script: Add) -> None:
     author = script(code(MAKE), text("Made."), text(CITED))
     first = await api.settled(await api.run(author.model))

@@ -37,7 +37,7 @@ def choose(
         elif len(chosen) >= most or file.size_bytes > all_bytes:
             # Nothing behind one that is left out for the sake of the whole: the newest are those that matter.
             all_bytes = 0
-            left_out[file_id] = f"[the image {file.filename} is left out: newer ones are shown]"
+            left_out[file_id] = f"[the image {file.filename} is left out to keep the prompt short]"
         else:
             all_bytes -= file.size_bytes
             chosen.append(file)

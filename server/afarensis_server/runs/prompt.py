@@ -39,6 +39,9 @@ from .models.protocol import (
 from .models.usage import estimate_prompt
 from .reading import Cut, Pictures, displayed, join_turns, message_read, text_of, turn_read
 
+#: Tokens of a shortened prompt's history for each image in it, which costs about a quarter of that.
+_TOKENS_OF_SHORT_PROMPT_PER_IMAGE = 4_000
+
 
 @dataclass(frozen=True, slots=True)
 class PromptLimits:
@@ -73,8 +76,9 @@ class _Material:
     said: dict[str, Message]
     #: The images of all this, by id.
     images: dict[str, File]
-    #: How its calls are cut.
+    #: How its calls are cut, and how many images are shown.
     cut: Cut
+    most_images: int
 
 
 class Prompts:
@@ -92,7 +96,7 @@ class Prompts:
         """The next model call of a run.
 
         ``history_tokens`` is less than usual when the model said that a prompt was too long for it: so many tokens of
-        history, and as many characters of each output.
+        history, as many characters of each output, and an image for each few thousand, but one.
         """
         live = self._sessions.open_of_thread(run.thread_id)
         material = await self._database.read(
@@ -138,9 +142,10 @@ class Prompts:
         done = steps.list_of_run(connection, run.project, run.id)
         has_spoken = any(isinstance(step.details, MessageCreation) for step in done)
         own = messages.list_of_run(connection, run.project, run.thread_id, run.id) if has_spoken else []
-        cut = Cut(limits.output_characters)
+        cut, most_images = Cut(limits.output_characters), limits.images
         if history_tokens is not None:
             cut = Cut(min(limits.output_characters, history_tokens), answered=history_tokens)
+            most_images = min(limits.images, max(1, history_tokens // _TOKENS_OF_SHORT_PROMPT_PER_IMAGE))
         before = _Material(
             system=self._system_text(connection, run, code_seconds, live, done),
             history=[],
@@ -148,6 +153,7 @@ class Prompts:
             said={message.id: message for message in own},
             images={},
             cut=cut,
+            most_images=most_images,
         )
         history = read_history(
             connection,
@@ -195,15 +201,10 @@ class Prompts:
             budgets.append(self._limits.history_tokens)
         if run.max_prompt_tokens is not None:
             used = used_so_far(before.done).prompt_tokens + estimate_prompt(
-                [*_head(before), *_tail(before, self._unseen(before.done))], run.tools
+                [*_head(before), *_tail(before, _unseen(before))], run.tools
             )
             budgets.append(max(0, run.max_prompt_tokens - used))
         return min(budgets) if budgets else None
-
-    def _unseen(self, done: Sequence[RunStep]) -> Pictures:
-        """As many images as will be sent, without their content."""
-        newest = list(_image_ids(done))[::-1]
-        return dict.fromkeys(newest[: self._limits.images], ImageBytes(b"", "image/png"))
 
     async def _pictures(self, material: _Material) -> Pictures:
         limits = self._limits
@@ -212,7 +213,7 @@ class Prompts:
             newest,
             material.images,
             now(),
-            most=limits.images,
+            most=material.most_images,
             image_bytes=limits.image_bytes,
             all_bytes=limits.images_bytes,
         )
@@ -226,6 +227,12 @@ class Prompts:
 
 def _head(material: _Material) -> list[PromptMessage]:
     return [SystemMessage(material.system)] if material.system else []
+
+
+def _unseen(material: _Material) -> Pictures:
+    """As many of the run's own images as are shown, without their content."""
+    newest = list(_image_ids(material.done))[::-1]
+    return dict.fromkeys(newest[: material.most_images], ImageBytes(b"", "image/png"))
 
 
 def _tail(material: _Material, pictures: Pictures) -> list[PromptMessage]:

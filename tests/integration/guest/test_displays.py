@@ -1,5 +1,6 @@
 import json
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -174,6 +175,59 @@ def test_another_choice_of_the_same_backend_changes_nothing(guest: Guest) -> Non
         "import matplotlib\nmatplotlib.use('Agg')\nimport matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()"
     )
     assert (len(cell.displays), cell.stderr) == (1, "")
+
+
+def saved_and_shown(guest: Guest, path: Path, between: str = "", name: str = "chart.png") -> tuple[bytes, bytes]:
+    """A figure that was saved and then shown: the file, and what was displayed."""
+    needs(guest, "matplotlib")
+    file = path / name
+    cell = guest.run(
+        f"import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.savefig({str(file)!r}, dpi=50)\n{between}\nplt.show()"
+    )
+    assert cell.status == "ok", cell
+    (bundle,) = cell.displays
+    shown = bundle["image/png"]
+    assert isinstance(shown, bytes)
+    return file.read_bytes(), shown
+
+
+def test_a_figure_that_was_saved_is_shown_as_it_was_saved(guest: Guest, tmp_path: Path) -> None:
+    saved, shown = saved_and_shown(guest, tmp_path)
+    assert shown == saved
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        "plt.title('changed')",
+        "plt.gca().lines[0].set_color('red')",
+        "plt.gcf().add_subplot(1, 2, 2)",
+        "plt.gcf().set_facecolor('red')",
+    ],
+)
+def test_a_figure_that_was_changed_after_it_was_saved_is_drawn_anew(guest: Guest, tmp_path: Path, between: str) -> None:
+    saved, shown = saved_and_shown(guest, tmp_path, between)
+    assert png_size(shown) != png_size(saved)
+
+
+def test_a_figure_whose_file_became_another_is_drawn_anew(guest: Guest, tmp_path: Path) -> None:
+    other = "first = plt.gcf()\nplt.figure(figsize=(1, 1)); plt.plot([1]); plt.savefig({!r}); plt.close()"
+    saved, shown = saved_and_shown(guest, tmp_path, other.format(str(tmp_path / "chart.png")))
+    assert png_size(saved) == (100, 100)
+    assert png_size(shown)[0] > 300
+
+
+def test_a_figure_that_was_saved_in_another_format_is_shown_as_png(guest: Guest, tmp_path: Path) -> None:
+    saved, shown = saved_and_shown(guest, tmp_path, name="chart.pdf")
+    assert saved.startswith(b"%PDF")
+    assert png_size(shown)[0] > 300
+
+
+def test_saving_to_where_nothing_can_be_saved_raises_as_ever(guest: Guest) -> None:
+    needs(guest, "matplotlib")
+    cell = guest.run("import matplotlib.pyplot as plt\nplt.plot([1])\nplt.savefig('/nowhere/chart.png')")
+    assert cell.error["name"] == "FileNotFoundError"
+    assert "figures.py" not in cell.error["traceback"]
 
 
 def test_a_figure_as_last_value_is_shown_once_and_again_in_a_later_cell(guest: Guest) -> None:

@@ -1,7 +1,7 @@
 """What the model is asked: files, images, earlier code, and as much of the thread as fits."""
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +9,15 @@ from typing import Any
 
 from afarensis_server.domain.files import FilePurpose
 from afarensis_server.domain.runs import Run, RunStatus, TruncationStrategy, TruncationType
-from afarensis_server.domain.threads import MessageRole
+from afarensis_server.domain.threads import ImageFileContent, ImageUrlContent, MessageRole, TextContent
 from afarensis_server.domain.tools import CodeInterpreterTool, ToolResources
 from afarensis_server.files.service import UploadHead
-from afarensis_server.runs.models.protocol import AssistantMessage, ModelRequest, SystemMessage, UserMessage
+from afarensis_server.runs.models.protocol import (
+    AssistantMessage,
+    ModelRequest,
+    ToolMessage,
+    UserMessage,
+)
 from afarensis_server.runs.prompt import PromptLimits
 from afarensis_server.runs.submitting import ToolOutput
 from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings
@@ -62,11 +67,13 @@ def widths(request: Request) -> list[int]:
     found = []
     for message in request.body["messages"]:
         parts: list[dict[str, Any]] = message["content"] if isinstance(message["content"], list) else []
-        for part in parts:
-            if part["type"] == "image_url":
-                data = base64.b64decode(part["image_url"]["url"].partition(",")[2])
-                found.append(int.from_bytes(data[16:20], "big"))
+        found += [width_of(part) for part in parts if part["type"] == "image_url"]
     return found
+
+
+def width_of(part: Mapping[str, Any]) -> int:
+    data = base64.b64decode(part["image_url"]["url"].partition(",")[2])
+    return int.from_bytes(data[16:20], "big")
 
 
 # --- the code interpreter ---------------------------------------------------------------------------------------------
@@ -172,11 +179,32 @@ async def test_images_that_code_showed_reach_the_model(house_with_sandbox: Build
     assert [widths(request) for request in house.endpoint.requests] == [[], [31], [31]]
 
 
+async def test_images_of_messages_reach_the_model(house: Build) -> None:
+    built = await house([text("Nice."), text("Still nice.")])
+    png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (77).to_bytes(4, "big")
+    file = await built.files.create(PROJECT, UploadHead("a.png", FilePurpose.VISION), png)
+    content = (TextContent("Look:"), ImageFileContent(file.id, "low"), ImageUrlContent("https://example.com/b.png"))
+    thread = await built.threads.create(PROJECT, {}, [{"content": content}])
+    assistant = await built.assistant()
+    run = await built.settled(await built.runs.create(PROJECT, thread.id, {"assistant_id": assistant.id}))
+    parts = built.endpoint.requests[0].body["messages"][0]["content"]
+    assert [part["type"] for part in parts] == ["text", "image_url", "image_url"]
+    assert (width_of(parts[1]), parts[1]["image_url"]["detail"]) == (77, "low")
+    assert parts[2]["image_url"] == {"url": "https://example.com/b.png"}
+
+    await built.files.delete(PROJECT, file.id)
+    await follow_up(built, run)
+    parts = built.endpoint.requests[1].body["messages"][0]["content"]
+    assert parts[1] == {"type": "text", "text": f"[the image {file.id} was deleted]"}
+
+
 async def test_newest_images_are_sent(database: Database, tmp_path: Path) -> None:
     script = [*(code(SHOW.format(width=width)) for width in (31, 32, 33)), text("Three.")]
     async with built(database, tmp_path, script, PromptLimits(images=2), sandbox=True) as house:
-        await house.settled(await house.run(CODE))
+        run = await house.settled(await house.run(CODE))
         assert [widths(request) for request in house.endpoint.requests] == [[], [31], [31, 32], [32, 33]]
+        shorter = await house.prompts.build(run, 120.0, history_tokens=4_000)
+        assert sum(len(message.images) for message in shorter.messages if isinstance(message, ToolMessage)) == 1
 
 
 async def test_model_that_takes_no_images_answers_all_the_same(house_with_sandbox: Build) -> None:
@@ -267,8 +295,8 @@ async def test_shorter_prompt_cuts_the_outputs_of_its_own_run(house_with_sandbox
     run = await house.settled(await house.run(CODE))
     usual, shorter = [await house.prompts.build(run, 120.0, history_tokens=tokens) for tokens in (None, 1_000)]
     sizes = [
-        [len(message.text) for message in request.messages if not isinstance(message, SystemMessage | AssistantMessage)]
+        sum(len(message.text) for message in request.messages if isinstance(message, ToolMessage))
         for request in (usual, shorter)
     ]
-    assert sizes[0][1] > 9_000
-    assert sizes[1][1] < 1_200
+    assert sizes[0] > 9_000
+    assert sizes[1] < 1_200

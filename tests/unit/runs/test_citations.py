@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from afarensis_server.domain.executions import DisplayItem, FileChangeKind, FileItem, Representation
 from afarensis_server.domain.files import File, FilePurpose
 from afarensis_server.domain.runs import (
@@ -168,3 +171,22 @@ def test_what_was_made_before_the_step_counts() -> None:
     ]
     assert made_by(steps, "step_4").since_message.files == {"/mnt/data/b.csv": "file-b"}
     assert set(made_by(steps).files.values()) == {"file-a", "file-b"}
+
+
+_PIECES = st.sampled_from(
+    ["sandbox:", "/mnt/data/", "](", "(<", ">", ")", "%20", "&amp;", " ", "\n", ".", "é", "图", "📈", "a.csv", "b.png"]
+)
+
+
+@given(st.lists(_PIECES | st.text(max_size=3), max_size=40).map("".join))
+def test_annotations_are_the_words_as_they_stand(text: str) -> None:
+    files = {"/mnt/data/a.csv": "a", "/mnt/data/out/b.png": "b", "/mnt/data/é 图.csv": "c", "/mnt/data/📈": "d"}
+    finished = finish((TextContent(text),), made(), files)
+    part = finished.content[0]
+    assert isinstance(part, TextContent)
+    end = 0
+    for annotation in part.annotations:
+        assert end <= annotation.start_index < annotation.end_index
+        assert text[annotation.start_index : annotation.end_index] == annotation.text
+        end = annotation.end_index
+    assert finish(finished.content, made(), files).additions == ()

@@ -44,7 +44,7 @@ def test_model_is_told_of_what_it_does_not_see() -> None:
     assert left_out == {
         "file-1": "[the image 1.png is too large to be shown: 101 bytes]",
         "file-2": "[the image file-2 was deleted]",
-        "file-3": "[the image 3.png is left out: newer ones are shown]",
+        "file-3": "[the image 3.png is left out to keep the prompt short]",
         "file-gone": "[the image file-gone was deleted]",
     }
 
