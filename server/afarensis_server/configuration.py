@@ -129,6 +129,13 @@ def _nested(flags: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return nested
 
 
+class _Variables(EnvSettingsSource):
+    """The variables as they are written: JSON is read, and its mistakes are told, where the setting is checked."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        return value
+
+
 def _from_environment() -> dict[str, Any]:
     known = {variable_of(section, name) for section, fields in sections() for name in fields}
     for variable in os.environ:
@@ -140,7 +147,7 @@ def _from_environment() -> dict[str, Any]:
                 f"The environment variable {variable} is not a setting{_suggestion(name, known)} "
                 "Unset it, or see `afarensis-server config reference`."
             )
-    values: dict[str, dict[str, Any]] = EnvSettingsSource(Settings)()
+    values: dict[str, dict[str, Any]] = _Variables(Settings)()
     fields = dict(sections())
     return {
         section: {name: names[name] for name in names if name in fields[section]} for section, names in values.items()

@@ -187,3 +187,69 @@ def test_reference_is_up_to_date() -> None:
 
 def test_default_file_is_valid_toml_with_every_section() -> None:
     assert set(tomllib.loads(configuration.to_toml(load()))) >= {"server", "sandbox", "runs", "limits"}
+
+
+ENDPOINTS = """
+[[models.endpoints]]
+name = "claude"
+provider = "anthropic"
+api_key = "sk-secret"
+models = ["claude-*"]
+
+[[models.endpoints]]
+name = "local"
+base_url = "http://127.0.0.1:8000/v1"
+models = ["qwen3*", "llama3"]
+concurrency = 4
+context_tokens = 32768
+vision = false
+"""
+
+
+def test_endpoints_are_tables_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "afarensis.toml"
+    path.write_text(ENDPOINTS)
+    loaded = load(file=path)
+    claude, local = loaded.settings.models.endpoints
+    assert (claude.provider, claude.models, claude.concurrency) == ("anthropic", ("claude-*",), 200)
+    assert (local.provider, local.models, local.concurrency) == ("openai", ("qwen3*", "llama3"), 4)
+    shown = {setting.path: setting.shown for setting in loaded}["models.endpoints"]
+    assert 'name = "local"' in shown
+    saved = configuration.to_toml(loaded)
+    assert "sk-secret" not in shown + saved + repr(loaded)
+    # Without the key it is the same.
+    path.write_text(saved)
+    assert [endpoint.name for endpoint in load(file=path).settings.models.endpoints] == ["claude", "local"]
+
+
+@pytest.mark.parametrize("source", ["flag", "environment"])
+def test_endpoints_elsewhere_are_json(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = '[{"name": "local", "base_url": "http://127.0.0.1:8000/v1"}]'
+    if source == "environment":
+        monkeypatch.setenv("AFARENSIS_MODELS_ENDPOINTS", value)
+    loaded = load({"models.endpoints": value} if source == "flag" else {})
+    assert [endpoint.name for endpoint in loaded.settings.models.endpoints] == ["local"]
+
+
+@pytest.mark.parametrize("source", ["flag", "environment"])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("[{", "must be a JSON list"),
+        ('{"name": "a", "api_key": "sk-secret"}', "input should be a valid tuple."),
+        ('[{"api_key": "sk-secret"}]', "[0].name: field required."),
+        ('[{"name": "a", "apikey": "sk-secret"}]', "[0].apikey: extra inputs are not permitted."),
+        ('[{"name": "a", "api_key": ["sk-secret"]}]', "[0].api_key: input should be a valid string."),
+        ('[{"name": "a", "concurrency": 0}]', "[0].concurrency: input should be greater than 0 (got 0)."),
+        ('["sk-secret"]', "[0]: input should be a valid dictionary or instance of EndpointSection."),
+    ],
+)
+def test_endpoint_with_a_mistake_is_refused_without_its_key(
+    source: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if source == "environment":
+        monkeypatch.setenv("AFARENSIS_MODELS_ENDPOINTS", value)
+    with pytest.raises(ConfigurationError) as refused:
+        load({"models.endpoints": value} if source == "flag" else {})
+    assert said in str(refused.value)
+    assert "sk-secret" not in str(refused.value)

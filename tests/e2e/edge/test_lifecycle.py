@@ -143,6 +143,10 @@ def test_what_cannot_be_opened_is_refused_in_one_line(tmp_path: Path, setting: s
         (("--set", "sandbox.pool_size=many"), "sandbox.pool_size: input should be a valid integer"),
         (("--set", "sandbox.pools=1"), "There is no setting 'sandbox.pools'"),
         (("--set", "openai.base_url=foo"), "openai.base_url (AFARENSIS_OPENAI_BASE_URL) must be a whole URL"),
+        (
+            ("--set", 'models.endpoints=[{"name": "a", "base_url": "foo"}]'),
+            "models.endpoints: base_url of the endpoint 'a' must be a whole URL",
+        ),
         (("--set", "pool_size"), "--set takes SECTION.NAME=VALUE"),
         (("--config", "/nowhere.toml"), "The configuration file /nowhere.toml cannot be read"),
     ],
@@ -263,6 +267,21 @@ def test_doctor_finds_what_keeps_a_server_from_starting(server: ServerProcess) -
     assert doctor.returncode == 1
     assert said_in_one_line(doctor).endswith("not all is well: data directory, address, language models.")
     assert f"(pid {server.pid})" in " ".join(doctor.stdout.replace("│", " ").split())
+
+
+def test_doctor_looks_at_every_endpoint(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://user:hunter2@127.0.0.1:{closed.getsockname()[1]}"
+        tables = (
+            f'[{{"name": "a", "base_url": "{address}/v1"}},'
+            f'{{"name": "b", "provider": "anthropic", "base_url": "{address}", "models": ["claude-*"]}}]'
+        )
+        settings = (f"server.data_dir={tmp_path / 'data'}", "server.listen=127.0.0.1:0", f"models.endpoints={tables}")
+        doctor = command("doctor", *(part for setting in settings for part in ("--set", setting)))
+    assert doctor.returncode == 1
+    assert said_in_one_line(doctor).endswith("not all is well: language models of a, language models of b.")
+    assert "hunter2" not in doctor.stdout + doctor.stderr
 
 
 def watch_health(channel: grpc.Channel, service: str) -> Any:

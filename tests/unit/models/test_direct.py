@@ -3,17 +3,27 @@
 import json
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from afarensis_server.domain.executions import CodeError, ExecutionResult, ExecutionStatus, OutputItem, OutputStream
-from afarensis_server.domain.runs import Usage
-from afarensis_server.domain.tools import CodeInterpreterTool, Tool, ToolChoice, ToolChoiceMode
+from afarensis_server.domain.runs import RunErrorCode, Usage
+from afarensis_server.domain.tools import (
+    CodeInterpreterTool,
+    ResponseFormat,
+    ResponseFormatType,
+    Tool,
+    ToolChoice,
+    ToolChoiceMode,
+)
 from afarensis_server.runs.models.direct import DirectModel, fenced_blocks
 from afarensis_server.runs.models.protocol import (
     AssistantMessage,
     Finish,
     FinishReason,
+    ModelError,
     ModelEvent,
     ModelRequest,
     ModelUsage,
@@ -195,3 +205,27 @@ async def test_empty_prompt_is_answered() -> None:
 )
 def test_fences_are_read_as_in_commonmark(text: str, blocks: list[tuple[str, str]]) -> None:
     assert list(fenced_blocks(text)) == blocks
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"tool_choice": ToolChoice(ToolChoiceMode.FUNCTION, "lookup")}, "it calls no functions"),
+        ({"tool_choice": ToolChoice(ToolChoiceMode.REQUIRED)}, "the run's tool_choice demands a call"),
+        ({"tool_choice": ToolChoice(ToolChoiceMode.CODE_INTERPRETER)}, "Add a block and the tool"),
+        ({"response_format": ResponseFormat(ResponseFormatType.JSON_OBJECT)}, "Leave response_format out"),
+    ],
+)
+async def test_what_only_a_language_model_can_do_is_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ModelError, match=r"^The model 'direct' is no language model: ") as raised:
+        await answer(ModelRequest("direct", (user("Hello"),), tools=TOOLS, **fields))
+    assert said in raised.value.message
+    assert raised.value.code is RunErrorCode.INVALID_PROMPT
+
+
+@pytest.mark.parametrize("mode", [ToolChoiceMode.REQUIRED, ToolChoiceMode.CODE_INTERPRETER])
+async def test_call_that_is_demanded_is_made_when_there_is_a_block(mode: ToolChoiceMode) -> None:
+    request = ModelRequest("direct", (user(TWO_BLOCKS),), tools=TOOLS, tool_choice=ToolChoice(mode))
+    assert (await answer(request))[-1] == Finish(FinishReason.TOOL_CALLS)
+    with pytest.raises(ModelError, match="demands a call"):
+        await answer(replace(request, tools=()))

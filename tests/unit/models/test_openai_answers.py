@@ -10,6 +10,7 @@ from afarensis_server.runs.models.protocol import (
     FinishReason,
     ModelEvent,
     ModelUsage,
+    ReasoningDelta,
     RefusalDelta,
     TextDelta,
     ToolCallDelta,
@@ -156,3 +157,79 @@ def test_surrogate_pair_split_over_chunks_is_joined_and_half_of_one_replaced() -
     pieces = ["a\ud83d", "\ude00b", "\ud83d", "c"]
     events = [event for piece in pieces for event in answer.read({"choices": [{"delta": {"content": piece}}]})]
     assert events == [TextDelta("a"), TextDelta("😀b"), TextDelta("\ufffdc")]
+
+
+def thought_and_said(*pieces: str, think_tags: bool = True) -> tuple[str, str]:
+    answer = Answer(think_tags=think_tags)
+    events = [event for text in pieces for event in answer.read(chunk({"content": text}))]
+    events += [*answer.read(chunk({}, "length")), *answer.end()]
+    thought = "".join(event.text for event in events if isinstance(event, ReasoningDelta))
+    return thought, "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+@pytest.mark.parametrize(
+    ("text", "thought", "said"),
+    [
+        ("<think>Hm.</think>Yes.", "Hm.", "Yes."),
+        (" \n<think>\nHm.\n</think>\n\nYes.\n", "\nHm.\n", "Yes.\n"),
+        ("<think></think>Yes.", "", "Yes."),
+        ("<think>Hm. < / think> </thin", "Hm. < / think> </thin", ""),
+        ("Yes. <think>Hm.</think>", "", "Yes. <think>Hm.</think>"),
+        ("<think>a</think><think>b</think>", "a", "<think>b</think>"),
+        ("<thinking>Hm.</thinking>", "", "<thinking>Hm.</thinking>"),
+        ("  <thi", "", "  <thi"),
+        ("\n\nYes.", "", "\n\nYes."),
+        ("", "", ""),
+    ],
+)
+def test_think_block_at_the_beginning_is_reasoning_however_it_comes(text: str, thought: str, said: str) -> None:
+    for size in (1, 2, 3, 5, 1_000):
+        pieces = [text[begin : begin + size] for begin in range(0, len(text), size)]
+        assert thought_and_said(*pieces) == (thought, said), size
+    assert thought_and_said(text, think_tags=False) == ("", text)
+
+
+def test_words_come_at_once_where_no_think_block_begins() -> None:
+    answer = Answer()
+    assert list(answer.read(chunk({"content": "Yes"}))) == [TextDelta("Yes")]
+    assert list(answer.read(chunk({"content": "<"}))) == [TextDelta("<")]
+
+
+def test_reasoning_comes_at_once() -> None:
+    answer = Answer()
+    assert list(answer.read(chunk({"content": "<think>Hm"}))) == [ReasoningDelta("Hm")]
+    assert list(answer.read(chunk({"content": ", so"}))) == [ReasoningDelta(", so")]
+
+
+def test_reasoning_alone_is_no_answer_unless_the_limit_was_reached() -> None:
+    with pytest.raises(BrokenAnswer, match="sent its reasoning and no answer") as raised:
+        read(chunk({"reasoning_content": "Hm."}), chunk({}, "stop"))
+    assert raised.value.transient
+    assert read(chunk({"reasoning_content": "Hm."}), chunk({}, "length"))[-1] == Finish(FinishReason.LENGTH)
+
+
+def test_call_that_was_cut_before_its_name_is_left_out_when_the_limit_was_reached() -> None:
+    assert read(piece(0, "call_a"), chunk({}, "length")) == [Finish(FinishReason.LENGTH)]
+    with pytest.raises(BrokenAnswer, match="without saying of which function"):
+        read(piece(0, "call_a"), END)
+
+
+def test_call_whose_turn_it_is_streams_while_a_later_one_waits() -> None:
+    answer = Answer()
+    assert list(answer.read(piece(1, "call_b", "g", "{}"))) == []
+    assert list(answer.read(piece(0, "call_a", "f"))) == [
+        ToolCallDelta(0, "call_a", "f"),
+        ToolCallDelta(1, "call_b", "g", "{}"),
+    ]
+    assert list(answer.read(piece(0, arguments="{}"))) == [ToolCallDelta(0, arguments_json="{}")]
+
+
+def test_done_ends_an_answer_but_not_an_empty_one() -> None:
+    answer = Answer()
+    assert list(answer.read(chunk({"content": "Yes"}))) == [TextDelta("Yes")]
+    answer.done()
+    assert list(answer.end()) == [Finish(FinishReason.STOP)]
+    empty = Answer()
+    empty.done()
+    with pytest.raises(BrokenAnswer, match="ended its answer in the middle"):
+        list(empty.end())

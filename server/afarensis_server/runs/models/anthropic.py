@@ -39,8 +39,8 @@ _log = structlog.get_logger(__name__)
 _CONNECT_SECONDS = 10.0
 #: What an endpoint's settings may leave out of every request.
 _OMITTABLE = frozenset({"eager_input_streaming", "output_format", "forced_tools"})
-#: The API's version. Not the SDK's own, 2026-10-21: there, every request with a temperature or top_p is refused, also
-#: of models that have them, and gateways do not know it.
+#: The API's version. With the SDK's own, 2026-10-21, any request with a temperature or top_p is refused, also of models
+#: that have them, and gateways do not know it.
 _VERSION = "2023-06-01"
 
 

@@ -9,14 +9,16 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...domain.executions import ExecutionStatus, FileChangeKind
-from ...domain.runs import Usage
-from ...domain.tools import CodeInterpreterTool, ToolChoiceMode
+from ...domain.runs import RunErrorCode, Usage
+from ...domain.tools import CodeInterpreterTool, ResponseFormatType, ToolChoiceMode
 from ...ids import call_id
 from . import code_interpreter
 from .protocol import (
     AssistantMessage,
     Finish,
     FinishReason,
+    ModelError,
+    ModelErrorReason,
     ModelEvent,
     ModelRequest,
     ModelUsage,
@@ -69,8 +71,12 @@ class DirectModel:
     """Runs the fenced Python blocks of the last user message, one call each, and stops at the first that fails."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
-        """Call the interpreter with the next block, or report when there is none left. Never raises ModelError."""
+        """Call the interpreter with the next block, or report when there is none left.
+
+        Raises ModelError for what it cannot do. Limits on tokens do not bind it: it uses none.
+        """
         turn = _Turn.of(request.messages)
+        _check(request, turn)
         can_run = request.tool_choice.mode is not ToolChoiceMode.NONE and any(
             isinstance(tool, CodeInterpreterTool) for tool in request.tools
         )
@@ -121,6 +127,33 @@ class _Turn:
 
     def next_block(self) -> str | None:
         return None if self.failed or len(self.done) >= len(self.blocks) else self.blocks[len(self.done)]
+
+
+def _check(request: ModelRequest, turn: _Turn) -> None:
+    """Refuse what only a language model can do, rather than do something else."""
+    choice, wanted = request.tool_choice, request.response_format
+    if wanted is not None and wanted.type is not ResponseFormatType.TEXT:
+        raise _refused("it answers in words, not in the response_format of this run. Leave response_format out")
+    if choice.mode is ToolChoiceMode.FUNCTION:
+        raise _refused(
+            f"it calls no functions, and the run's tool_choice is the function '{choice.function_name}'. Leave "
+            "tool_choice at auto"
+        )
+    must_call = choice.mode in (ToolChoiceMode.REQUIRED, ToolChoiceMode.CODE_INTERPRETER)
+    has_interpreter = any(isinstance(tool, CodeInterpreterTool) for tool in request.tools)
+    if must_call and (turn.next_block() is None or not has_interpreter):
+        raise _refused(
+            "the run's tool_choice demands a call, and it can only run Python blocks of the last message by the tool "
+            "code_interpreter. Add a block and the tool, or leave tool_choice at auto"
+        )
+
+
+def _refused(why: str) -> ModelError:
+    return ModelError(
+        RunErrorCode.INVALID_PROMPT,
+        ModelErrorReason.MODEL_REQUEST_REFUSED,
+        f"The model '{NAME}' is no language model: {why}, or use a language model.",
+    )
 
 
 def fenced_blocks(text: str) -> Iterator[tuple[str, str]]:
