@@ -3,7 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +34,8 @@ _log = structlog.get_logger(__name__)
 
 #: Seconds after which the next expiry is looked up anew, since clocks are set.
 _EXPIRY_SECONDS = 60.0
+#: Later than any run expires.
+_ALWAYS = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,10 @@ class RunEngine:
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._queued = asyncio.Event()
         self._expiries = asyncio.Event()
+        #: When the next expiry is looked for, unless one comes earlier.
+        self._looks_at = _ALWAYS
+        #: The runs that were at work at the last claim, and passed over by it.
+        self._passed_over: frozenset[str] = frozenset()
         self._loops: list[asyncio.Task[None]] = []
         self._draining = False
 
@@ -131,10 +137,11 @@ class RunEngine:
         await asyncio.gather(*self._loops, return_exceptions=True)
         await self.drain(0.0)
 
-    def wake(self) -> None:
-        """A run was queued: look at once. Also when a run's expiry is new."""
+    def wake(self, expire_time: datetime | None = None) -> None:
+        """A run was queued: look at once. With the ``expire_time`` of one that is new."""
         self._queued.set()
-        self._expiries.set()
+        if expire_time is not None and expire_time < self._looks_at:
+            self._expiries.set()
 
     def cancel(self, run_id: str) -> None:
         """Stop the work on a run whose row says cancelling, if it is worked on here."""
@@ -177,7 +184,7 @@ class RunEngine:
             moment = now()
             until = moment + timedelta(seconds=self._settings.lease_seconds)
             # A lease can run out under its own worker: the clock was set, or the database was not to be had.
-            held = list(self._workers)
+            held = self._passed_over = frozenset(self._workers)
             claimed = await self._database.write(
                 lambda tx: queue.claim(tx.connection, self._owner, moment, until, places, besides=held)
             )
@@ -198,7 +205,9 @@ class RunEngine:
         del self._leases[run_id]
         del self._stops[run_id]
         del self._workers[run_id]
-        self._queued.set()
+        # Its place may be what others wait for, or it may be in the queue again.
+        if len(self._workers) + 1 >= self._settings.concurrent_runs or run_id in self._passed_over:
+            self._queued.set()
 
     async def _renew(self) -> None:
         """Keep the leases of the runs at work, and stop the work on those that were lost."""
@@ -212,13 +221,15 @@ class RunEngine:
     async def _expire(self) -> None:
         """End the runs whose time is over and that nobody works on; workers look after their own."""
         self._expiries.clear()
+        self._looks_at = _ALWAYS
         moment = now()
         for run in await self._database.read(lambda connection: runs.expired_before(connection, moment)):
             if not self._stop(run.id, _Stop.EXPIRED):
                 await self._expire_idle(run)
         upcoming = await self._database.read(lambda connection: runs.next_expiry(connection, moment))
-        seconds = _EXPIRY_SECONDS if upcoming is None else (upcoming - now()).total_seconds()
-        await wait_for_event(self._expiries, min(seconds, _EXPIRY_SECONDS))
+        latest = moment + timedelta(seconds=_EXPIRY_SECONDS)
+        self._looks_at = latest if upcoming is None else min(upcoming, latest)
+        await wait_for_event(self._expiries, (self._looks_at - now()).total_seconds())
 
     async def _expire_idle(self, run: Run) -> None:
         try:

@@ -174,7 +174,7 @@ class Runs:
         queue.enqueue(tx.connection, run)
         told += [EventDraft(EventType.RUN_CREATED, run), EventDraft(EventType.RUN_QUEUED, run)]
         self._log.append(tx, project, run.id, told)
-        tx.after_commit(self._engine.wake)
+        tx.after_commit(partial(self._engine.wake, run.expire_time))
         return run
 
     async def _once(

@@ -45,6 +45,17 @@ _is_lease = (
     _queue.c.owner == bindparam("lease_owner"),
     _queue.c.epoch == bindparam("lease_epoch"),
 )
+_free = (
+    _runs.select.add_columns(_queue.c.epoch)
+    .join(_queue, _queue.c.run_id == tables.runs.c.id)
+    .where(
+        or_(_queue.c.lease_until.is_(None), _queue.c.lease_until <= bindparam("time")),
+        _queue.c.run_id.not_in(bindparam("besides", expanding=True)),
+    )
+    .order_by(_queue.c.enqueue_time, _queue.c.run_id)
+    .limit(bindparam("most"))
+    .with_for_update(of=_queue, skip_locked=True)
+)
 # With every commit of every run.
 _holds = Prepared(select(_queue.c.epoch).where(*_is_lease))
 
@@ -71,18 +82,8 @@ def claim(
 
     ``besides`` are those that the owner works on, whatever became of their leases.
     """
-    statement = (
-        _runs.select.add_columns(_queue.c.epoch)
-        .join(_queue, _queue.c.run_id == tables.runs.c.id)
-        .where(or_(_queue.c.lease_until.is_(None), _queue.c.lease_until <= time), _queue.c.run_id.not_in(besides))
-        .order_by(_queue.c.enqueue_time, _queue.c.run_id)
-        .limit(limit)
-        .with_for_update(of=_queue, skip_locked=True)
-    )
-    claims = [
-        Claim(_runs.value(values), Lease(values[0], owner, epoch + 1))
-        for *values, epoch in connection.execute(statement)
-    ]
+    free = connection.execute(_free, {"time": time, "besides": list(besides), "most": limit})
+    claims = [Claim(_runs.value(values), Lease(values[0], owner, epoch + 1)) for *values, epoch in free]
     if claims:
         taken = _queue.update().where(_queue.c.run_id.in_([claim.lease.run_id for claim in claims]))
         connection.execute(taken.values(owner=owner, lease_until=lease_until, epoch=_queue.c.epoch + 1))
