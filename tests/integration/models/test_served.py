@@ -13,15 +13,20 @@ from afarensis_server.domain.runs import RunErrorCode
 from afarensis_server.runs.models.endpoint import EndpointSettings
 from afarensis_server.runs.models.openai import OpenAIModel
 from afarensis_server.runs.models.protocol import (
+    AssistantMessage,
     Finish,
     FinishReason,
+    ImageBytes,
+    ImageUrl,
     Model,
     ModelError,
     ModelErrorReason,
     ModelEvent,
     ModelRequest,
+    PromptToolCall,
     TextDelta,
     TextPart,
+    ToolMessage,
     UserMessage,
 )
 from afarensis_server.runs.models.retry import RetrySettings
@@ -276,3 +281,16 @@ async def test_answer_that_is_left_early_frees_its_place() -> None:
             assert await anext(events) == TextDelta("a")
         async with asyncio.timeout(5):
             assert (await answer(model))[-1] == Finish(FinishReason.STOP)
+
+
+async def test_model_that_sees_no_images_is_told_where_they_were() -> None:
+    asked = UserMessage((TextPart("What is this?"), ImageBytes(b"png", "image/png"), ImageUrl("https://host/a.png")))
+    shown = ToolMessage("call_1", "A chart.", (ImageBytes(b"png", "image/png"),))
+    called = AssistantMessage(tool_calls=(PromptToolCall("call_1", "code_interpreter", "{}"),))
+    async with ScriptedModel([text("ok")]) as endpoint:
+        settings = EndpointSettings(endpoint.base_url, vision=False)
+        async with OpenAIModel(settings) as model:
+            await answer(ServedEndpoint(settings, model, IMPATIENT), ModelRequest("m", (asked, called, shown)))
+    first, _, last = endpoint.requests[0].body["messages"]
+    assert first["content"].count("(An image, which this model cannot see.)") == 2
+    assert (last["role"], last["content"]) == ("tool", "A chart.")

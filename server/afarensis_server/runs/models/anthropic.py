@@ -94,12 +94,7 @@ class AnthropicModel:
         """Send the request; again with less when the model does not take a part of it."""
         dialect = self._dialects.get(request.model, self._dialect)
         while True:
-            fields = body(
-                request,
-                dialect,
-                max_output_tokens=self._settings.max_output_tokens,
-                images=self._settings.vision,
-            )
+            fields = body(request, dialect, max_output_tokens=self._settings.max_output_tokens)
             try:
                 chunks = await self._post(fields, deadline)
             except _Refused as refused:

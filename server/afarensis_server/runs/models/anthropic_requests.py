@@ -68,14 +68,13 @@ class Dialect:
     most_output_tokens: int | None = None
 
 
-def body(request: ModelRequest, dialect: Dialect, *, max_output_tokens: int, images: bool) -> Json:
+def body(request: ModelRequest, dialect: Dialect, *, max_output_tokens: int) -> Json:
     """The body of a streamed message. Raises ModelError for what the API cannot do.
 
     Args:
         request: what is asked.
         dialect: what its model takes.
         max_output_tokens: of an answer when the run sets no limit.
-        images: whether its model sees images.
     """
     _check(request)
     limit = request.max_completion_tokens or max_output_tokens
@@ -83,7 +82,7 @@ def body(request: ModelRequest, dialect: Dialect, *, max_output_tokens: int, ima
     fields: Json = {
         "model": request.model,
         "max_tokens": limit,
-        "messages": _messages(request.messages, images=images),
+        "messages": _messages(request.messages),
         "stream": True,
         "system": _system(request, dialect),
         "temperature": request.temperature,
@@ -119,7 +118,7 @@ def _refused(message: str) -> ModelError:
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-def _messages(messages: Sequence[PromptMessage], *, images: bool) -> list[Json]:
+def _messages(messages: Sequence[PromptMessage]) -> list[Json]:
     """The conversation as the API wants it: users and assistants by turns, a user first and last, no text empty."""
     turns: list[tuple[str, list[Json]]] = []
     for message in messages:
@@ -128,7 +127,7 @@ def _messages(messages: Sequence[PromptMessage], *, images: bool) -> list[Json]:
         role = "assistant" if isinstance(message, AssistantMessage) else "user"
         if not turns or turns[-1][0] != role:
             turns.append((role, []))
-        turns[-1][1].extend(_blocks(message, images=images))
+        turns[-1][1].extend(_blocks(message))
     told: list[Json] = []
     for role, blocks in turns:
         if role == "assistant" and not blocks:
@@ -145,28 +144,28 @@ def _messages(messages: Sequence[PromptMessage], *, images: bool) -> list[Json]:
     return told
 
 
-def _blocks(message: PromptMessage, *, images: bool) -> Iterator[Json]:
+def _blocks(message: PromptMessage) -> Iterator[Json]:
     match message:
         case UserMessage():
             for part in message.parts:
-                yield from _user_part(part, images=images)
+                yield from _user_part(part)
         case AssistantMessage():
             if message.text and message.text.strip():
                 yield _text(message.text.rstrip())
             for call in message.tool_calls:
                 yield {"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call)}
         case ToolMessage():
-            content = [*_text_blocks(message.text), *(_image(image) for image in message.images if images)]
+            content = [*_text_blocks(message.text), *(_image(image) for image in message.images)]
             result: Json = {"type": "tool_result", "tool_use_id": message.call_id}
             yield {**result, "content": content} if content else result
 
 
-def _user_part(part: UserPart, *, images: bool) -> Iterator[Json]:
+def _user_part(part: UserPart) -> Iterator[Json]:
     match part:
         case TextPart():
             yield from _text_blocks(part.text)
         case ImageBytes() | ImageUrl():
-            yield _image(part) if images else _text("(An image, which this model cannot see.)")
+            yield _image(part)
 
 
 def _text_blocks(text: str) -> Iterable[Json]:

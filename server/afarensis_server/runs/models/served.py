@@ -3,11 +3,22 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 import structlog
 
 from .endpoint import EndpointSettings
-from .protocol import Model, ModelError, ModelEvent, ModelRequest, ReasoningDelta
+from .protocol import (
+    Model,
+    ModelError,
+    ModelEvent,
+    ModelRequest,
+    PromptMessage,
+    ReasoningDelta,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+)
 from .retry import Attempts, RetrySettings
 
 _log = structlog.get_logger(__name__)
@@ -28,6 +39,8 @@ class ServedEndpoint:
 
         A call that fails before anything of its answer was seen is tried again, but for reasoning, which nobody sees.
         """
+        if not self.settings.vision:
+            request = replace(request, messages=tuple(_unseen(message) for message in request.messages))
         attempts = Attempts(
             self._retry, self.settings.max_retries, self.settings.timeout_seconds, deadline=request.deadline
         )
@@ -53,3 +66,15 @@ class ServedEndpoint:
                     seconds=round(seconds, 3),
                 )
             await asyncio.sleep(seconds)
+
+
+def _unseen(message: PromptMessage) -> PromptMessage:
+    """The message for a model that does not see images: it is told where one was."""
+    match message:
+        case UserMessage():
+            note = TextPart("(An image, which this model cannot see.)")
+            return UserMessage(tuple(part if isinstance(part, TextPart) else note for part in message.parts))
+        case ToolMessage():
+            return replace(message, images=())
+        case _:
+            return message
