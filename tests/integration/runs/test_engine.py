@@ -78,3 +78,25 @@ async def test_a_run_at_work_is_not_begun_twice_though_its_lease_ran_out(databas
         answer.set()
         assert (await house.settled(run)).status is RunStatus.COMPLETED
         assert len(endpoint.requests) == 2
+
+
+async def test_a_run_that_waits_for_a_worker_is_cancelled_at_once(database: Database, tmp_path: Path) -> None:
+    answer = asyncio.Event()
+    async with (
+        ScriptedModel([text("First").then(Wait(answer)), text("Third")]) as endpoint,
+        build(database, tmp_path, endpoint, EngineSettings(concurrent_runs=1)) as house,
+    ):
+        first, second, third = [await house.run() for _ in range(3)]
+        assert (await house.runs.cancel(PROJECT, second.id)).status is RunStatus.CANCELLED
+        told = [event.type for event in await house.events(second)]
+        assert told == [
+            EventType.RUN_CREATED,
+            EventType.RUN_QUEUED,
+            EventType.RUN_CANCELLING,
+            EventType.RUN_CANCELLED,
+        ]
+        answer.set()
+        # The one behind it moves up, and nobody has asked the model for it.
+        for run in (first, third):
+            assert (await house.settled(run)).status is RunStatus.COMPLETED
+        assert len(endpoint.requests) == 2
