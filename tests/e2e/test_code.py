@@ -245,13 +245,17 @@ while True:
     except KeyboardInterrupt:
         pass""",
     "a process that it started": """\
-import subprocess, sys
+import os, subprocess, sys
 subprocess.Popen([sys.executable, "-c", BEAT + "beat()"], start_new_session=True)
+while not os.path.exists("/mnt/data/beat.txt"):
+    time.sleep(0.01)
 print("begun", flush=True)
 time.sleep(1000)""",
     "a thread that it started": """\
-import threading
+import os, threading
 threading.Thread(target=beat).start()
+while not os.path.exists("/mnt/data/beat.txt"):
+    time.sleep(0.01)
 print("begun", flush=True)
 time.sleep(1000)""",
     "processes that start processes": """\
