@@ -1,19 +1,25 @@
 """A server that kills itself at a chosen commit: python -m tests.support.mortal_server CONTROL serve ...
 
 ``CONTROL`` is a file with the number of a commit and ``before`` or ``after``. It is read on SIGUSR1; from then on
-commits count. The product knows nothing of this: what commits is wrapped here.
+commits count. What code interpreters are given is appended to ``CONTROL.executed``, a line of JSON each. The product
+knows nothing of this: what commits, and what executes, is wrapped here.
 """
 
+import json
 import os
 import signal
 import sys
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 from afarensis_server import cli
+from afarensis_server.sandbox.driver import ExecutionEvent
+from afarensis_server.sandbox.local.session import LocalSession
 from afarensis_server.store.writer import GroupCommitWriter
 
 _commit = GroupCommitWriter._commit
+_execute = LocalSession.execute
 
 
 class _Fate:
@@ -37,8 +43,13 @@ class _Fate:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def executed_file(control: Path) -> Path:
+    return control.with_name(f"{control.name}.executed")
+
+
 def main() -> None:
-    fate = _Fate(Path(sys.argv.pop(1)))
+    control = Path(sys.argv.pop(1))
+    fate = _Fate(control)
     signal.signal(signal.SIGUSR1, fate.read)
 
     def commit(self: GroupCommitWriter, *arguments: Any) -> None:
@@ -46,7 +57,13 @@ def main() -> None:
         _commit(self, *arguments)
         fate.meet("after")
 
+    def execute(self: LocalSession, code: str, *, timeout_seconds: float) -> AsyncGenerator[ExecutionEvent, None]:
+        with executed_file(control).open("a") as executed:
+            executed.write(json.dumps(code) + "\n")
+        return _execute(self, code, timeout_seconds=timeout_seconds)
+
     GroupCommitWriter._commit = commit  # type: ignore[assignment, method-assign]
+    LocalSession.execute = execute  # type: ignore[method-assign]
     cli.main()
 
 

@@ -149,7 +149,8 @@ class RunEngine:
 
     def is_held(self, connection: Connection, run_id: str) -> bool:
         """Whether a worker, here or elsewhere, has the run, and is to end it."""
-        return queue.is_held(connection, run_id, now(), self._owner)
+        # One that was given up here without an end, its database being away, is held for no longer than its lease.
+        return queue.is_held(connection, run_id, now(), self._owner if run_id in self._workers else "")
 
     @property
     def at_work(self) -> int:
