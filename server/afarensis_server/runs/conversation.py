@@ -144,8 +144,11 @@ class Conversation:
     async def _turn(self, request: ModelRequest) -> bool:
         """One model call and the code it asks for; tells whether the run is over or waits for the client."""
         turn = Turn(self._writer, self._made.since_message.image_ids, self._complete_message)
-        async with aclosing(self._model.stream(request)) as events:
-            await turn.consume(self._budget.watched(request, events))
+        async with (
+            aclosing(self._model.stream(request)) as events,
+            aclosing(self._budget.watched(request, events)) as counted,
+        ):
+            await turn.consume(counted)
         if (cut := _CUTS.get(turn.finish)) is not None:
             await self._say_late(turn)
             await self._end(RunStatus.INCOMPLETE, incomplete_reason=cut)
@@ -195,15 +198,15 @@ class Conversation:
                 waiting.append(FunctionCall(call.id, call.name, call.arguments_json))
             else:
                 await self._refuse(index, call, f"There is no tool named '{call.name}' in this run.")
-        if waiting:
-            await self._require_action(tuple(waiting), self._budget.take())
-            return True
-        if self._writer.calls is not None:
+        if not waiting and self._writer.calls is not None:
             await self._writer.complete_calls(self._budget.take())
         if turn.late_text.strip():
+            # Where functions wait for the client, their step is open meanwhile: the client is to read this first.
             await self._say_late(turn)
             await self._complete_message(None)
-        return False
+        if waiting:
+            await self._require_action(tuple(waiting), self._budget.take())
+        return bool(waiting)
 
     async def _refuse(self, index: int, call: AskedCall, text: str) -> None:
         """Answer a call that the model may not make, so that it can go on without it."""

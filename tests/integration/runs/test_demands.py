@@ -135,3 +135,13 @@ async def test_words_behind_calls_come_once_these_are_answered(house_with_sandbo
     assert await said(built, run) == ["Hello", "Let us see.", "One."]
     page = await built.runs.list_steps(PROJECT, run.id, PageRequest(descending=False))
     assert [isinstance(step.details, MessageCreation) for step in page.items] == [False, True, True]
+
+
+async def test_words_behind_functions_come_before_the_client_is_asked(house: Build) -> None:
+    built = await house([call("lookup", {"word": "x"}).then(Delta({"content": "I look it up."})), text("Found.")])
+    run = await built.settled(await built.run(LOOKUP))
+    assert run.required_action is not None
+    assert await said(built, run) == ["Hello", "I look it up."]
+    await built.runs.submit_tool_outputs(PROJECT, run.id, [ToolOutput(run.required_action.calls[0].id, "y")])
+    assert (await built.settled(run)).status is RunStatus.COMPLETED
+    assert await said(built, run) == ["Hello", "I look it up.", "Found."]
