@@ -154,7 +154,7 @@ async def test_run_whose_time_is_over_is_left_to_the_server_that_works_on_it(
     ):
         run = await first.run(ttl_seconds=2.0)
         await until(first, run, EventType.MESSAGE_DELTA)
-        second.engine.wake()
+        second.engine.wake(now())
         events = await first.events(run)
     assert events[-1].type is EventType.RUN_EXPIRED
     assert [event.type for event in events].count(EventType.RUN_EXPIRED) == 1

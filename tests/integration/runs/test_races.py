@@ -95,7 +95,7 @@ class Race:
         row = (tables.runs.c.id == self._run.id, tables.runs.c.expire_time.is_not(None))
         over = tables.runs.update().where(*row).values(expire_time=now())
         await self._house.database.write(lambda tx: tx.connection.execute(over).rowcount)
-        self._house.engine.wake()
+        self._house.engine.wake(now())
 
     async def delete(self) -> None:
         with suppress(ThreadNotFound):
