@@ -41,7 +41,7 @@ _SHORT, *_PARALLEL = "print('ran')", "print(0)", "print(1)"
 _PRINTING = "import time\nfor n in range(6):\n    print(n, flush=True)\n    time.sleep(0.05)"
 _CODE = {_SHORT, *_PARALLEL, _PRINTING}
 #: Commits of a run of each kind. The last points may come when it is over.
-_COMMITS = {"plain": 4, "code": 6, "parallel": 6, "printing": 5, "function": 6, "cancelled": 4}
+_COMMITS = {"plain": 3, "code": 5, "parallel": 5, "printing": 4, "function": 6, "cancelled": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,4 +241,4 @@ def check_end(point: Point, outcome: Outcome) -> None:
 
 
 async def test_servers_did_die_at_their_points(outcomes: dict[Point, Outcome]) -> None:
-    assert sum(outcome.died for outcome in outcomes.values()) >= 50
+    assert sum(outcome.died for outcome in outcomes.values()) >= 45
