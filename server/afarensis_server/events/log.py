@@ -27,7 +27,7 @@ from .tail import E, LogState, Tail, Waiters, within
 _READ_LIMIT = 100
 _READ_BYTES = 256 * 1024
 #: Seconds between two commits of one log, for each log that is followed or written beyond the first few; at most.
-_PACE = 0.0002
+_PACE = 0.0025
 _UNPACED = 10
 _MOST_PACE = 0.05
 #: Bytes of the events of one page.
