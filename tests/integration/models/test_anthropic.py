@@ -19,6 +19,7 @@ from afarensis_server.domain.tools import (
     ToolChoice,
     ToolChoiceMode,
 )
+from afarensis_server.runs.models.answers import joined
 from afarensis_server.runs.models.anthropic import AnthropicModel
 from afarensis_server.runs.models.endpoint import EndpointSettings
 from afarensis_server.runs.models.protocol import (
@@ -84,8 +85,9 @@ async def talking(
 
 
 async def answer(model: Model, request: ModelRequest = QUESTION) -> list[ModelEvent]:
+    """The answer, with pieces that came together in one, as they may come or not."""
     async with aclosing(model.stream(request)) as events:
-        return [event async for event in events]
+        return list(joined([event async for event in events]))
 
 
 async def asked(request: ModelRequest, **fields: Any) -> dict[str, Any]:
@@ -106,11 +108,10 @@ async def failure(script: Script, request: ModelRequest = QUESTION, **fields: An
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-async def test_an_answer_streams_piece_by_piece_and_ends_with_usage_and_finish() -> None:
+async def test_an_answer_ends_with_usage_and_finish() -> None:
     async with talking([text("Hel", "lo")]) as (endpoint, model):
         assert await answer(model) == [
-            TextDelta("Hel"),
-            TextDelta("lo"),
+            TextDelta("Hello"),
             ModelUsage(Usage(100, 20)),
             Finish(FinishReason.STOP),
         ]
@@ -149,14 +150,13 @@ async def test_calls_arrive_in_fragments_behind_words_and_thoughts() -> None:
     )
     async with talking([turn]) as (_, model):
         events = await answer(model)
-    assert events[:4] == [
-        ReasoningDelta("Let me "),
-        ReasoningDelta("see."),
+    assert events[:3] == [
+        ReasoningDelta("Let me see."),
         TextDelta("I look."),
         ToolCallDelta(0, "toolu_a", "lookup"),
     ]
     pieces = [event for event in events if isinstance(event, ToolCallDelta)]
-    assert len([piece for piece in pieces if piece.index == 0]) == 4
+    assert len([piece for piece in pieces if piece.index == 0]) == 2
     assert json.loads("".join(piece.arguments_json for piece in pieces if piece.index == 0)) == {"word": "penguin"}
     assert pieces[-2:] == [ToolCallDelta(1, "toolu_b", "now"), ToolCallDelta(1, arguments_json="{}")]
     assert events[-1] == Finish(FinishReason.TOOL_CALLS)

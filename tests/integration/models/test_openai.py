@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
@@ -10,6 +11,7 @@ from pydantic import SecretStr
 
 from afarensis_server.domain.runs import RunErrorCode, Usage
 from afarensis_server.domain.tools import CodeInterpreterTool, FunctionTool
+from afarensis_server.runs.models.answers import joined
 from afarensis_server.runs.models.endpoint import EndpointSettings
 from afarensis_server.runs.models.openai import OpenAIModel
 from afarensis_server.runs.models.protocol import (
@@ -73,8 +75,9 @@ async def talking(
 
 
 async def answer(model: Model, request: ModelRequest = QUESTION) -> list[ModelEvent]:
+    """The answer, with pieces that came together in one, as they may come or not."""
     async with aclosing(model.stream(request)) as events:
-        return [event async for event in events]
+        return list(joined([event async for event in events]))
 
 
 async def failure(script: Script, request: ModelRequest = QUESTION, *, max_retries: int = 0) -> ModelError:
@@ -88,12 +91,11 @@ def said(events: Sequence[ModelEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
-async def test_an_answer_streams_piece_by_piece_and_ends_with_usage_and_finish() -> None:
+async def test_an_answer_ends_with_usage_and_finish() -> None:
     async with talking([text("Hel", "lo")]) as (endpoint, model):
         events = await answer(model)
     assert events == [
-        TextDelta("Hel"),
-        TextDelta("lo"),
+        TextDelta("Hello"),
         ModelUsage(Usage(100, 20)),
         Finish(FinishReason.STOP),
     ]
@@ -113,13 +115,11 @@ async def test_calls_arrive_in_fragments_with_their_ids() -> None:
     script = [calls(("call_a", "f", '{"x": 1}'), ("call_b", "g", "{}"), fragments=2)]
     async with talking(script) as (_, model):
         events = await answer(model)
-    assert events[:6] == [
+    assert events[:4] == [
         ToolCallDelta(0, "call_a", "f", ""),
-        ToolCallDelta(0, arguments_json='{"x"'),
-        ToolCallDelta(0, arguments_json=": 1}"),
+        ToolCallDelta(0, arguments_json='{"x": 1}'),
         ToolCallDelta(1, "call_b", "g", ""),
-        ToolCallDelta(1, arguments_json="{"),
-        ToolCallDelta(1, arguments_json="}"),
+        ToolCallDelta(1, arguments_json="{}"),
     ]
     assert events[-1] == Finish(FinishReason.TOOL_CALLS)
 
@@ -128,6 +128,14 @@ async def test_without_a_key_no_authorization_is_sent() -> None:
     async with talking([text("ok")], key=None) as (endpoint, model):
         await answer(model)
     assert "authorization" not in endpoint.requests[0].headers
+
+
+async def test_credentials_in_the_url_are_sent_as_such() -> None:
+    async with ScriptedModel([text("ok")]) as endpoint:
+        url = endpoint.base_url.replace("http://", "http://me:p%40ss@")
+        async with OpenAIModel(EndpointSettings(base_url=url)) as model:
+            await answer(model)
+    assert endpoint.requests[0].headers["authorization"] == f"Basic {b64encode(b'me:p@ss').decode()}"
 
 
 async def test_closing_the_answer_closes_the_response_at_once() -> None:

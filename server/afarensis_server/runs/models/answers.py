@@ -1,14 +1,22 @@
 """How a streamed answer is read, whatever its provider: event by event, with patience that ends."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 from .explainer import Explainer
-from .protocol import ModelError, ModelEvent
+from .protocol import ModelError, ModelEvent, ReasoningDelta, TextDelta, ToolCallDelta
 
 #: How long to wait for the usage behind a complete answer, if the endpoint does not close the stream.
 _TAIL_SECONDS = 5.0
+#: Seconds between two looks at an answer, for each one that is read beyond the first few; at most. What a look finds
+#: goes on as one event, and takes little more than a single token. Pieces that come more slowly wait for nothing.
+_REST = 0.0005
+_UNHURRIED = 10
+_MOST_REST = 0.1
+#: Characters of pieces that go on as one, so that a limit of tokens is seen in time.
+_MOST_JOINED = 512
 
 
 class BrokenAnswer(Exception):
@@ -56,9 +64,11 @@ class Answer(Protocol):
 
 
 class Chunks(Protocol):
-    """The stream of an SDK."""
+    """The stream of one answer."""
 
-    async def __anext__(self) -> Any: ...
+    async def read(self) -> list[Any] | None:
+        """The chunks that came by now, which may be none; waits for something to come. None at the end."""
+        ...
 
 
 class AnswerReader:
@@ -79,29 +89,36 @@ class AnswerReader:
         self._explainer = explainer
         self._errors = errors
         self._explained = explained
+        #: Answers that are read.
+        self._reading = 0
 
     async def read(self, chunks: Chunks, answer: Answer, deadline: float) -> AsyncGenerator[ModelEvent, None]:
         """The events of the answer. Raises ModelError. ``deadline``: of the event loop's clock."""
+        loop = asyncio.get_running_loop()
+        self._reading += 1
         try:
-            while (chunk := await self._next(chunks, answer, deadline)) is not None:
-                for event in list(answer.read(chunk)):
+            while (found := await self._next(chunks, answer, deadline)) is not None:
+                looked = loop.time()
+                for event in joined(event for chunk in found for event in answer.read(chunk)):
                     yield event
+                rest = min(_MOST_REST, _REST * (self._reading - _UNHURRIED))
+                if (left := looked + rest - loop.time()) > 0 and not answer.is_complete:
+                    await asyncio.sleep(left)
             for event in list(answer.end()):
                 yield event
         except BrokenAnswer as error:
             raise self._explainer.broken(str(error), transient=error.transient) from error
+        finally:
+            self._reading -= 1
 
-    async def _next(self, chunks: Chunks, answer: Answer, deadline: float) -> object | None:
-        """The next chunk; None at the end."""
+    async def _next(self, chunks: Chunks, answer: Answer, deadline: float) -> list[Any] | None:
+        """The next chunks; None at the end."""
         if answer.is_complete:
             deadline = min(deadline, asyncio.get_running_loop().time() + _TAIL_SECONDS)
         try:
             # Around each step, not around the whole: a timeout must not strike while the caller is at work.
             async with asyncio.timeout_at(deadline):
-                chunk: object = await chunks.__anext__()
-                return chunk
-        except StopAsyncIteration:
-            return None
+                return await chunks.read()
         except TimeoutError as error:
             if answer.is_complete:
                 return None
@@ -112,3 +129,55 @@ class AnswerReader:
             raise self._explained(error) from error
         except ValueError as error:
             raise self._explainer.broken("sent an event that is not JSON. Its answer is lost; try again.") from error
+
+
+def joined(events: Iterable[ModelEvent]) -> Iterator[ModelEvent]:
+    """The same with neighbours that go on with one another in one."""
+    waiting: list[ModelEvent] = []
+    size = 0
+    try:
+        for event in events:
+            length = len(_words(event))
+            if waiting and (size + length > _MOST_JOINED or not _goes_on(waiting[-1], event)):
+                whole, waiting, size = _whole(waiting), [], 0
+                yield whole
+            waiting.append(event)
+            size += length
+    except BrokenAnswer:
+        if waiting:
+            yield _whole(waiting)
+        raise
+    if waiting:
+        yield _whole(waiting)
+
+
+def _goes_on(last: ModelEvent, event: ModelEvent) -> bool:
+    match last, event:
+        case (TextDelta(), TextDelta()) | (ReasoningDelta(), ReasoningDelta()):
+            return True
+        case ToolCallDelta(), ToolCallDelta(id=None, name=None):
+            # The piece that names the call stays alone: readers expect it with empty arguments.
+            return last.index == event.index and last.name is None
+        case _:
+            return False
+
+
+def _words(event: ModelEvent) -> str:
+    match event:
+        case TextDelta() | ReasoningDelta():
+            return event.text
+        case ToolCallDelta():
+            return event.arguments_json
+        case _:
+            return ""
+
+
+def _whole(events: list[ModelEvent]) -> ModelEvent:
+    words = "".join(map(_words, events))
+    match events[0]:
+        case TextDelta() | ReasoningDelta() as first:
+            return replace(first, text=words)
+        case ToolCallDelta() as first:
+            return replace(first, arguments_json=words)
+        case alone:
+            return alone

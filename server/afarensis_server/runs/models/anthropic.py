@@ -1,6 +1,6 @@
 """Anthropic's Messages API, and gateways that speak it.
 
-The `anthropic` SDK does the transport: credentials, connections, server-sent events. Events are read as plain JSON, so
+The `anthropic` SDK does the transport: credentials, connections, errors. Events are read as plain JSON, so
 that what the SDK's types do not know does not break an answer; `anthropic_answers` knows how.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx2
@@ -32,6 +32,7 @@ from .anthropic_requests import Dialect, Json, Thinking, body
 from .endpoint import EndpointSettings, Provider, check_omit
 from .explainer import Explainer, Refusal, message_in
 from .protocol import ModelError, ModelEvent, ModelRequest
+from .server_sent import ServerSentEvent, ServerSentEvents, parse
 
 _log = structlog.get_logger(__name__)
 
@@ -42,6 +43,42 @@ _OMITTABLE = frozenset({"eager_input_streaming", "output_format", "forced_tools"
 #: The API's version. With the SDK's own, 2026-10-21, any request with a temperature or top_p is refused, also of models
 #: that have them, and gateways do not know it.
 _VERSION = "2023-06-01"
+
+
+class _Events(AsyncStream[object]):
+    """The SDK's stream, read a piece at a time."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._events = ServerSentEvents(self.response)
+        self._failure: Exception | None = None
+
+    async def read(self) -> list[object] | None:
+        """See `Chunks`. Raises APIError for an error that the endpoint tells, ValueError for what is not JSON."""
+        if self._failure is not None:
+            raise self._failure
+        if (events := await self._events.read()) is None:
+            return None
+        found: list[object] = []
+        for event in events:
+            if not event.type or event.type == b"ping" or not event.data:
+                continue
+            try:
+                found.append(self._event(event))
+            except (APIError, ValueError) as error:
+                # What came before is told first.
+                self._failure = error
+                break
+        return found
+
+    def _event(self, event: ServerSentEvent) -> object:
+        if event.type != b"error":
+            return parse(event.data)
+        try:
+            told = parse(event.data)
+        except ValueError:
+            told = event.data.decode(errors="replace")
+        raise APIError(message_in(told), self.response.request, body=told)
 
 
 class AnthropicModel:
@@ -90,7 +127,7 @@ class AnthropicModel:
         finally:
             await chunks.close()
 
-    async def _open(self, request: ModelRequest, deadline: float) -> AsyncStream[object]:
+    async def _open(self, request: ModelRequest, deadline: float) -> _Events:
         """Send the request; again with less when the model does not take a part of it."""
         dialect = self._dialects.get(request.model, self._dialect)
         while True:
@@ -108,7 +145,7 @@ class AnthropicModel:
                 _log.info("model endpoint takes less", model=request.model, dialect=dialect)
             return chunks
 
-    async def _post(self, fields: Json, deadline: float) -> AsyncStream[object]:
+    async def _post(self, fields: Json, deadline: float) -> _Events:
         try:
             async with asyncio.timeout_at(deadline):
                 # Not messages.create: it would force every event into the SDK's types.
@@ -118,7 +155,7 @@ class AnthropicModel:
                     body=fields,
                     options={"headers": self._headers},
                     stream=True,
-                    stream_cls=AsyncStream[object],
+                    stream_cls=_Events,
                 )
         except TimeoutError as error:
             raise self._explainer.too_slow() from error

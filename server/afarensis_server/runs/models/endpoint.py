@@ -1,10 +1,11 @@
 """Where language models are: one endpoint, the names it serves, and how to treat it."""
 
 import re
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
@@ -84,6 +85,17 @@ class EndpointSettings:
         """The base URL without its credentials."""
         parts = urlsplit(self.base_url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    @property
+    def split_url(self) -> tuple[str, str]:
+        """The base URL without its credentials, and those as the value of a header Authorization; empty without any."""
+        parts = urlsplit(self.base_url)
+        userinfo, at, host = parts.netloc.rpartition("@")
+        if not at:
+            return self.base_url, ""
+        name, _, password = userinfo.partition(":")
+        encoded = b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
+        return parts._replace(netloc=host).geturl(), f"Basic {encoded}"
 
     def setting(self, name: str) -> str:
         """What an owner has to look for to change this setting."""

@@ -82,17 +82,18 @@ class Explainer:
 
     def unreachable(self, error: BaseException) -> ModelError:
         """No connection, or one that ended; the reason is among the error's causes."""
-        text = " ".join(_causes(error))
+        # aiohttp names the host with how it would secure the connection, whether or not that was what failed.
+        text = re.sub(r"\bssl:(<[^>]*>|\w+)", "", " ".join(_causes(error)))
         if re.search(r"certificate|\bssl\b|tls", text, re.IGNORECASE):
             why = "no secure connection could be made"
         elif re.search(r"name or service|resolution|getaddrinfo|nodename|no address", text, re.IGNORECASE):
             why = "its host name is not known"
-        elif re.search(r"refused|all connection attempts failed", text, re.IGNORECASE):
+        elif re.search(r"refused|all connection attempts failed|connect call failed", text, re.IGNORECASE):
             why = "the connection was refused"
-        elif "ConnectTimeout" in text:
-            why = "its host does not answer"
         elif re.search(r"incomplete|closed|disconnected|reset|ReadError|RemoteProtocolError", text):
             return self.broken("closed the connection before its answer was complete. Try again.", transient=True)
+        elif "ConnectTimeout" in text:
+            why = "its host does not answer"
         else:
             why = "the connection failed"
         return self._error(

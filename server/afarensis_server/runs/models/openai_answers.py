@@ -79,6 +79,12 @@ class Answer:
 
     def read(self, chunk: object) -> Iterator[ModelEvent]:
         """What this chunk adds; raises BrokenAnswer."""
+        if (words := _words_alone(chunk)) is not None:
+            self._usage_came_last = False
+            return self._said(self._think_tags.read(self._content.read(words)))
+        return self._read(chunk)
+
+    def _read(self, chunk: object) -> Iterator[ModelEvent]:
         if not isinstance(chunk, dict):
             raise BrokenAnswer("sent an event that is not an object. Its answer is lost; try again.")
         choices = chunk.get("choices")
@@ -213,6 +219,22 @@ class Answer:
             self._told += 1
             self._next_place = call.place + 1
             yield ToolCallDelta(call.index, call.endpoint_id or call_id(), call.name, call.waiting)
+
+
+def _words_alone(chunk: object) -> str | None:
+    """The text of a chunk that holds nothing else, as nearly all do; None for every other one."""
+    if not isinstance(chunk, dict) or chunk.get("usage") or chunk.get("x_groq"):
+        return None
+    choices = chunk.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict) or choice.get("finish_reason"):
+        return None
+    delta = choice.get("delta")
+    if not isinstance(delta, dict) or not isinstance(words := delta.get("content"), str):
+        return None
+    if len(delta) > 1 and any(delta[name] for name in delta.keys() - {"content", "role"}):
+        return None
+    return words
 
 
 def _text(content: object) -> str:
