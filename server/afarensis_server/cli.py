@@ -1,4 +1,4 @@
-"""The command line: ``afarensis-server serve``, ``config show``, ``doctor`` and ``version``."""
+"""The command line: ``afarensis-server serve``, ``config show``, ``doctor``, ``health`` and ``version``."""
 
 import asyncio
 import os
@@ -140,6 +140,26 @@ def doctor(config: ConfigOption = None, settings: SetOption = None) -> None:
     if bad := [check.name for check in found if not check.passed]:
         _fail(f"Isolation is complete, but not all is well: {', '.join(bad)}.", _FAILED)
     console.print("All is well: the server can start.")
+
+
+@app.command()
+def health(
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The server to ask; without it, the one of the settings.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for its answer.")] = 5.0,
+) -> None:
+    """Ask the running server whether it serves. Fails when it does not: the health check of containers."""
+    from .rpc.probe import Unhealthy, probe
+
+    asked = address or _load(config, settings, {}).settings.server.reachable
+    try:
+        _run(lambda: probe(asked, timeout))
+    except Unhealthy as error:
+        _fail(f"{error}.", _FAILED)
+    typer.echo(f"The server at {asked} serves.")
 
 
 @app.command()

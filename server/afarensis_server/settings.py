@@ -95,6 +95,12 @@ class ServerSection(Section):
     def port(self) -> int:
         return int(self.listen.rpartition(":")[2])
 
+    @property
+    def reachable(self) -> str:
+        """The address for clients on this machine: one that stands for all addresses is none to connect to."""
+        own = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - recognised, not bound
+        return f"{own.get(self.host, self.listen.rpartition(':')[0])}:{self.port}"
+
     @model_validator(mode="after")
     def _check_listen(self) -> "ServerSection":
         _, separator, port = self.listen.rpartition(":")

@@ -284,6 +284,17 @@ def test_doctor_looks_at_every_endpoint(tmp_path: Path) -> None:
     assert "hunter2" not in doctor.stdout + doctor.stderr
 
 
+def test_health_command_tells_whether_the_server_serves(server: ServerProcess) -> None:
+    serving = command("health", "--set", f"server.listen={server.address}")
+    assert (serving.returncode, serving.stdout.strip()) == (0, f"The server at {server.address} serves.")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        missing = command("health", "--address", address, "--timeout", "2")
+    assert missing.returncode == 1
+    assert f"no server answers at {address}" in said_in_one_line(missing)
+
+
 def watch_health(channel: grpc.Channel, service: str) -> Any:
     """The stream of a service's health. The stub is typed without its methods."""
     stub: Any = health_pb2_grpc.HealthStub(channel)
