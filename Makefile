@@ -3,6 +3,9 @@
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' server/afarensis_server/__init__.py)
+SANDBOX_IMAGE ?= afarensis-sandbox:$(VERSION)
+IMAGE_ARGS ?=
 #: The commit whose contract clients already have.
 RELEASED ?= $(shell git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify HEAD)
 #: What lets sessions share memory; they take more without it.
@@ -15,10 +18,10 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --no-header --no-emit-index-url --gen
 unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test serve setup check bench format generate lock clean
+.PHONY: help demo test serve setup check sandbox-image server-image bench format generate lock clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  Flags go in ARGS, for example: make demo ARGS="--model gpt-4.1-mini"'
 
 demo: setup  ## Set everything up and run the main job: a CSV goes in, a chart and a summary come out in demo-out/
@@ -43,6 +46,13 @@ check: setup  ## Check lint, format, types, import rules and the contract
 		echo "$(BIN)/buf breaking --against $(RELEASED)"; $(BIN)/buf breaking --against '.git#ref=$(RELEASED)'; \
 	else echo 'buf breaking: no released contract to compare with yet'; fi
 	$(BIN)/python tools/generate.py --check
+
+sandbox-image: .venv/.stamp  ## Build the image that the docker driver runs sessions in (IMAGE_ARGS: more for docker build)
+	docker build -f deploy/sandbox.Dockerfile -t $(SANDBOX_IMAGE) --build-arg VERSION=$(VERSION) \
+		--build-arg SOURCES=$$($(BIN)/python server/afarensis_server/sandbox/agent/sources.py) $(IMAGE_ARGS) .
+
+server-image:  ## Build the image of the server (IMAGE_ARGS: more for docker build)
+	docker build -f deploy/server.Dockerfile -t afarensis-server:$(VERSION) --build-arg VERSION=$(VERSION) $(IMAGE_ARGS) .
 
 bench: setup .bench/.stamp  ## Measure sessions beside their peers and their floors (ARGS=--help lists the options)
 	@$(BIN)/python -m bench $(ARGS)

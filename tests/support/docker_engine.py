@@ -70,7 +70,7 @@ def main() -> None:
             engine = stack.enter_context(running(_cache()))
             _say(Report("engine", engine.url, seconds=time.monotonic() - began))
             base = engine.base()
-            for what, image in (("server", SERVER_IMAGE), ("sandbox", SANDBOX_IMAGE)):
+            for what, image in (("sandbox", SANDBOX_IMAGE), ("server", SERVER_IMAGE)):
                 began = time.monotonic()
                 _say(Report(what, engine.build(what, image, base), seconds=time.monotonic() - began))
         except CannotHaveOneError as error:
@@ -145,6 +145,10 @@ class Engine:
         """Build an image of `deploy/`; its id."""
         # On the host's network: there is no other here. Steps that did not change come from the cache of the engine.
         arguments = ["--network=host", "--build-arg", f"BASE_IMAGE={base}", "--build-arg", f"VERSION={__version__}"]
+        if what == "sandbox":
+            script = "server/afarensis_server/sandbox/agent/sources.py"
+            sources = subprocess.run([sys.executable, script], cwd=ROOT, capture_output=True, text=True, check=True)
+            arguments += ["--build-arg", f"SOURCES={sources.stdout.strip()}"]
         self.docker("build", "--quiet", *arguments, "-f", f"deploy/{what}.Dockerfile", "-t", image, ".")
         return self.docker("images", "--quiet", "--no-trunc", image)
 
