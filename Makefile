@@ -31,7 +31,7 @@ test: check  ## Run everything: static checks, then unit, contract, security, in
 	$(BIN)/python -m pytest $(ARGS)
 
 serve: setup  ## Start the server for daily use
-	@exec $(BIN)/afarensis-server serve $(ARGS)
+	@exec $(BIN)/afarensis-server serve --http 127.0.0.1:8080 $(ARGS)
 
 setup: .venv/.stamp .guest/.stamp $(SHARING)  ## Make the environments: .venv (server and tools) and .guest (what sandboxed code imports)
 

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -20,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from . import __version__
 from .assistants.service import AssistantLimits, Assistants
+from .calls import CallLimits, Calls
 from .domain.sessions import SessionLimits
 from .endpoints import model_endpoints
 from .errors import DatabaseUnavailable, ModelUnknown
@@ -28,8 +30,9 @@ from .events.kinds import ExecutionLog, RunLog
 from .events.retention import Retention
 from .files.blobs import DirectoryBlobs
 from .files.service import FileLimits, Files
+from .http.endpoint import HttpLimits
+from .http.server import HttpAddressInUse, HttpNouns, HttpServer, HttpSettings
 from .ids import new_id
-from .rpc.calls import CallLimits
 from .rpc.server import AddressInUse, Nouns, RpcServer, RpcSettings
 from .runs.conversation import ConversationLimits
 from .runs.engine import EngineSettings, RunEngine
@@ -65,20 +68,28 @@ class Misconfigured(Refused):
     """A setting cannot be; the message names it."""
 
 
-async def serve(settings: Settings, announce: Callable[[str], None], tell: Callable[[str], None]) -> None:
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the server is reached: gRPC at ``host:port``, and HTTP at a base URL, which is empty where it is off."""
+
+    grpc: str
+    http: str = ""
+
+
+async def serve(settings: Settings, announce: Callable[[Addresses], None], tell: Callable[[str], None]) -> None:
     """Serve until a signal ends it. Raises Refused.
 
     Args:
         settings: everything that can be set.
-        announce: gets the address once calls are answered.
+        announce: gets the addresses once calls are answered.
         tell: gets what a person at the terminal should know while the server ends.
     """
     stop = _stop_on_signals()
     try:
         async with AsyncExitStack() as stack:
             async with _given_up_on(stop):
-                address = await start(settings, stack, tell)
-            announce(address)
+                addresses = await start(settings, stack, tell)
+            announce(addresses)
             await stop.wait()
     except _GivenUp:
         _log.info("stopped before it served")
@@ -86,12 +97,11 @@ async def serve(settings: Settings, announce: Callable[[str], None], tell: Calla
         _log.info("stopped")
 
 
-async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str], None]) -> str:
-    """Start every part on the stack and return the address that is served. Leaving the stack drains. Raises Refused."""
+async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str], None]) -> Addresses:
+    """Start every part on the stack and return where it is served. Leaving the stack drains. Raises Refused."""
     endpoints = _endpoints(settings)
-    # Before the sandbox starts, which takes a while. Who takes the address meanwhile is met below.
-    if problem := await address_problem(settings.server.host, settings.server.port):
-        raise Refused(problem)
+    # Before the sandbox starts, which takes a while. Who takes an address meanwhile is met below.
+    await _check_addresses(settings)
     directory = _prepare(settings.server.data_dir.expanduser())
     stack.enter_context(_lock(directory))
     # Before the gRPC server exists: processes that are forked from one crash.
@@ -123,7 +133,9 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
     data = SessionData(database, sessions)
     await stack.enter_async_context(Retention(database, settings.events.keep_seconds))
     nouns = Nouns(assistants, threads, files, runs, sessions, executions, data, models, Feed(database, log))
-    server = RpcServer(nouns, _rpc_settings(settings))
+    calls = Calls(CallLimits(calls=settings.server.max_calls, streams=settings.server.max_streams))
+    server = RpcServer(nouns, _rpc_settings(settings), calls)
+    http = _http_server(settings, HttpNouns(assistants, threads, files, runs, models), calls)
 
     async def drain() -> None:
         # Streams stay open while runs and executions finish, so that their readers see how.
@@ -140,13 +152,28 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
             execution_log.drain()
             await server.stop(_CALL_GRACE_SECONDS)
 
+    if http is not None:
+        # Behind the calls: all that is left of them then are answers on their way.
+        stack.push_async_callback(http.stop)
+    addresses = await _listen(server, http)
+    stack.push_async_callback(drain)
+    _log.info("serving", address=addresses.grpc, http=addresses.http, version=__version__, sandbox=driver.name)
+    return addresses
+
+
+def _http_server(settings: Settings, nouns: HttpNouns, calls: Calls) -> HttpServer | None:
+    """The server over HTTP, if there is to be one."""
+    return HttpServer(nouns, _http_settings(settings), calls) if settings.http.listen else None
+
+
+async def _listen(server: RpcServer, http: HttpServer | None) -> Addresses:
     try:
         address = await server.start()
+        return Addresses(address, "" if http is None else await http.start())
     except AddressInUse as error:
-        raise Refused(_TAKEN.format(error)) from error
-    stack.push_async_callback(drain)
-    _log.info("serving", address=address, version=__version__, data_dir=str(directory), sandbox=driver.name)
-    return address
+        raise Refused(_TAKEN.format(error, _GRPC)) from error
+    except HttpAddressInUse as error:
+        raise Refused(_TAKEN.format(error, _HTTP)) from error
 
 
 def _counted(runs: int, executions: int) -> str:
@@ -226,16 +253,25 @@ def _retry_settings(settings: Settings) -> RetrySettings:
 
 # --- the address ------------------------------------------------------------------------------------------------------
 
-_TAKEN = "The address {} is taken by another program. Choose another one with --listen."
+#: How another address is chosen.
+_GRPC = "--listen"
+_HTTP = "--http"
+_TAKEN = "The address {} is taken by another program. Choose another one with {}."
 
 
-async def address_problem(host: str, port: int) -> str:
+async def _check_addresses(settings: Settings) -> None:
+    for section, flag in ((settings.server, _GRPC), (settings.http, _HTTP)):
+        if section.listen and (problem := await address_problem(section.host, section.port, flag)):
+            raise Refused(problem)
+
+
+async def address_problem(host: str, port: int, flag: str = _GRPC) -> str:
     """Why nothing can listen on an address; empty when something can. Nothing is left listening."""
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        return f"The address {shown} cannot be found: {error.strerror}. Choose another one with --listen."
+        return f"The address {shown} cannot be found: {error.strerror}. Choose another one with {flag}."
     problem: OSError | None = None
     for family, kind, protocol, _, address in found:
         try:
@@ -249,8 +285,8 @@ async def address_problem(host: str, port: int) -> str:
             # A host may have several addresses; one is enough.
             return ""
     if problem is None or problem.errno == errno.EADDRINUSE:
-        return _TAKEN.format(shown)
-    return f"Nothing can listen on the address {shown}: {problem.strerror}. Choose another one with --listen."
+        return _TAKEN.format(shown, flag)
+    return f"Nothing can listen on the address {shown}: {problem.strerror}. Choose another one with {flag}."
 
 
 # --- the data directory -----------------------------------------------------------------------------------------------
@@ -310,7 +346,18 @@ def _rpc_settings(settings: Settings) -> RpcSettings:
         host=section.host,
         port=section.port,
         reflection=section.reflection,
-        calls=CallLimits(calls=section.max_calls, streams=section.max_streams),
+    )
+
+
+def _http_settings(settings: Settings) -> HttpSettings:
+    section = settings.http
+    return HttpSettings(
+        host=section.host,
+        port=section.port,
+        file_bytes=settings.files.max_bytes,
+        limits=HttpLimits(body_bytes=section.body_bytes),
+        heartbeat_seconds=section.heartbeat_seconds,
+        poll_ms=section.poll_ms,
     )
 
 

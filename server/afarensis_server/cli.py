@@ -58,6 +58,10 @@ def serve(
     listen: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="The address to serve on. [server.listen]")
     ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="The address to serve the Assistants API over HTTP on. [http.listen]"),
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where everything is kept. [server.data_dir]")
     ] = None,
@@ -73,6 +77,8 @@ def serve(
     flags: dict[str, Any] = {}
     if listen is not None:
         flags["server.listen"] = listen
+    if http is not None:
+        flags["http.listen"] = http
     if data_dir is not None:
         flags["server.data_dir"] = str(data_dir)
     if insecure_bind:
@@ -82,11 +88,13 @@ def serve(
     configure_logs(loaded.server.log_level, loaded.server.log_format)
     # gRPC would log in its own form what we say in ours, such as that the port is taken.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from .app import Misconfigured, Refused
+    from .app import Addresses, Misconfigured, Refused
     from .app import serve as run
 
-    def announce(address: str) -> None:
-        print(f"afarensis-server {__version__} is serving on {address}", flush=True)  # noqa: T201 - for whoever started it
+    def announce(addresses: Addresses) -> None:
+        http = f", and over HTTP on {addresses.http}" if addresses.http else ""
+        text = f"afarensis-server {__version__} is serving on {addresses.grpc}{http}"
+        print(text, flush=True)  # noqa: T201 - for whoever started it
 
     def tell(text: str) -> None:
         if is_for_people(loaded.server.log_format):

@@ -21,6 +21,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SecretStr,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -390,6 +391,36 @@ class LimitsSection(Section):
     """Characters of one submitted tool output."""
 
 
+class HttpSection(Section):
+    """The Assistants API over HTTP, for programs that were written for it."""
+
+    listen: str = ""
+    """The address to serve HTTP on, as `host:port`, next to gRPC; empty: none. Clients take `http://host:port/v1` for
+    their base URL. Port 0 takes a free one. What `server.insecure_bind` says counts here, too."""
+    body_bytes: Bytes = ByteSize(8 * _MIB)
+    """Bytes of the body of a request in JSON. Files come as forms, and may be as large as `files.max_bytes` says."""
+    heartbeat_seconds: PositiveFloat = 15.0
+    """The longest silence of a stream of events: then a comment is sent, which clients pass over."""
+    poll_ms: PositiveInt = 250
+    """How soon clients that poll are told to look at a run again, in milliseconds."""
+
+    @property
+    def host(self) -> str:
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if value and not (host and port.isdecimal() and int(port) < 65_536):
+            raise ValueError(f"listen must be host:port, like 127.0.0.1:8080, not '{value}'")
+        return value
+
+
 class Settings(BaseSettings):
     """All settings."""
 
@@ -409,7 +440,17 @@ class Settings(BaseSettings):
     events: EventsSection = EventsSection()
     openai: OpenAISection = OpenAISection()
     models: ModelsSection = ModelsSection()
+    http: HttpSection = HttpSection()
     limits: LimitsSection = LimitsSection()
+
+    @model_validator(mode="after")
+    def _check_http(self) -> "Settings":
+        if self.http.listen and not self.server.insecure_bind and not _is_loopback(self.http.host):
+            raise ValueError(
+                f"http.listen would let other machines connect to {self.http.host} without encryption and "
+                "authentication; if that is wanted, set server.insecure_bind (--insecure-bind)"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -39,6 +39,8 @@ class Reason(StrEnum):
     TOO_MANY_ITEMS = "TOO_MANY_ITEMS"
     DUPLICATE_ITEM = "DUPLICATE_ITEM"
     OUT_OF_RANGE_VALUE = "OUT_OF_RANGE_VALUE"
+    INVALID_TYPE = "INVALID_TYPE"
+    UNKNOWN = "UNKNOWN"
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,9 @@ class ServerProcess:
         if not words:
             self.kill()
             raise AssertionError(f"the server is not ready; its log ends with:\n{self.log.read_text()[-4000:]}")
-        self.address = words[-1]
+        self.address = words[5].removesuffix(",")
+        #: The base URL over HTTP, where that is on.
+        self.base_url = words[-1] if len(words) > 6 else ""
 
     def terminate(self) -> None:
         """Ask it to stop, and return at once."""

@@ -2,9 +2,6 @@
 
 from contextvars import ContextVar
 
-#: The project of every call, until keys exist that tell projects apart.
-DEFAULT_PROJECT = "default"
-
 #: Set by the interceptor before the servicer is called. A call is one task, so nothing else sees it.
 project_of_call: ContextVar[str] = ContextVar("project_of_call")
 

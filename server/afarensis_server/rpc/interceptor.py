@@ -13,9 +13,10 @@ import structlog
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message
 
+from ..calls import Calls
+from ..domain.projects import DEFAULT_PROJECT
 from ..errors import DomainError
-from .calls import Calls
-from .context import DEFAULT_PROJECT, project_of_call
+from .context import project_of_call
 from .disconnects import Context, send
 from .errors import RpcFailure, failure_of, internal_failure, knows
 from .parsing import parse

@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 from afarensis import v1 as pb
 
 from ..assistants.service import Assistants
+from ..calls import Calls
 from ..events.feed import Feed
 from ..files.service import Files
 from ..runs.models.registry import Models
@@ -18,7 +19,6 @@ from ..sessions.data import SessionData
 from ..sessions.executions import Executions
 from ..sessions.service import Sessions
 from ..threads.service import Threads
-from .calls import CallLimits, Calls
 from .health import NOT_SERVING, SERVING, Health
 from .interceptor import CallInterceptor
 from .services.assistants import AssistantServicer
@@ -74,7 +74,6 @@ class RpcSettings:
     port: int = 50051
     #: Whether clients can ask for the contract.
     reflection: bool = True
-    calls: CallLimits = CallLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +96,14 @@ class AddressInUse(Exception):
 
 
 class RpcServer:
-    """Serves the contract. `start`, then `drain`; nothing is served before and after."""
+    """Serves the contract. `start`, then `stop`; nothing is served before and after.
 
-    def __init__(self, nouns: Nouns, settings: RpcSettings) -> None:
+    Other edges may have their calls counted by the same ``calls``: they are refused and ended with these.
+    """
+
+    def __init__(self, nouns: Nouns, settings: RpcSettings, calls: Calls) -> None:
         self._settings = settings
-        self._calls = Calls(settings.calls)
+        self._calls = calls
         self._health = Health((PROCESS_HEALTH, RUN_HEALTH))
         self._server = grpc.aio.server(interceptors=(CallInterceptor(self._calls),), options=_OPTIONS)
         server = self._server

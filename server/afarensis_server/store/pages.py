@@ -31,18 +31,31 @@ _TIME_BYTES = 8
 _SELECT_SECRET = select(tables.keys.c.value).where(tables.keys.c.name == "page_tokens")
 
 
+#: Where an item stands in a list: its create_time and its id.
+Position = tuple[datetime, str]
+
+
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """Which page: ``size`` 0 is the default; ``token`` "" is the first page; newest first unless told otherwise."""
+    """Which page: ``size`` 0 is the default; ``token`` "" is the first page; newest first unless told otherwise.
+
+    Items may also be asked for by their neighbours, instead of a token: those right behind ``after``, in the order of
+    the list, or right before ``before``.
+    """
 
     size: int = 0
     token: str = ""
     descending: bool = True
+    after: Position | None = None
+    before: Position | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
-    """Some items of a list, and the token of the next page ("" on the last one)."""
+    """Some items of a list, and the token of the next page ("" on the last one).
+
+    Where the items before another were asked for, the token says no more than that there are others before them.
+    """
 
     items: list[Item]
     next_token: str = ""
@@ -76,23 +89,28 @@ def read_page(
     size = request.size or DEFAULT_PAGE_SIZE
     scope = json.dumps([project, table.name, sorted(filters.items()), request.descending]).encode()
     columns = (table.c.create_time, table.c.id)
-    if request.token:
-        time, last_id = _row_of(_open_token(_secret(connection), scope, request.token))
-        seen = tuple_(literal(time, UtcTime()), literal(last_id))
-        behind = tuple_(*columns) < seen if request.descending else tuple_(*columns) > seen
-        statements = [statement.where(behind) for statement in statements]
-    order = [column.desc() for column in columns] if request.descending else columns
+    after = _row_of(_open_token(_secret(connection), scope, request.token)) if request.token else request.after
+    # Those before an item are found from there backwards, and turned round at the end.
+    backwards = request.before is not None and after is None
+    for position, older in ((after, request.descending), (request.before, not request.descending)):
+        if position is not None:
+            place = tuple_(literal(position[0], UtcTime()), literal(position[1]))
+            behind = tuple_(*columns) < place if older else tuple_(*columns) > place
+            statements = [statement.where(behind) for statement in statements]
+    descending = request.descending != backwards
+    order = [column.desc() for column in columns] if descending else columns
     items = [
         value(row) for statement in statements for row in connection.execute(statement.order_by(*order).limit(size + 1))
     ]
     if len(statements) > 1:
         # Each is in order, and none needs more than a page of it.
-        items.sort(key=lambda item: (item.create_time, item.id), reverse=request.descending)
+        items.sort(key=lambda item: (item.create_time, item.id), reverse=descending)
         del items[size + 1 :]
-    if len(items) <= size:
-        return Page(items)
+    has_more = len(items) > size
     del items[size:]
-    return Page(items, _make_token(_secret(connection), scope, _key_of(items[-1])))
+    if backwards:
+        items.reverse()
+    return Page(items, _make_token(_secret(connection), scope, _key_of(items[-1])) if has_more else "")
 
 
 class Seal:

@@ -15,8 +15,8 @@ from google.rpc.error_details_pb2 import ErrorInfo, RequestInfo
 from google.rpc.status_pb2 import Status
 
 from afarensis import v1 as pb
+from afarensis_server.calls import CallLimits, Calls
 from afarensis_server.logs import configure_logs
-from afarensis_server.rpc.calls import CallLimits, Calls
 from afarensis_server.rpc.context import project
 from afarensis_server.rpc.disconnects import Context
 from afarensis_server.rpc.interceptor import CallInterceptor

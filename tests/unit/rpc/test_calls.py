@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
+from afarensis_server.calls import CallLimits, Calls
 from afarensis_server.errors import ShuttingDown, TooManyCalls
-from afarensis_server.rpc.calls import CallLimits, Calls
 
 
 async def hold(calls: Calls, kind: str, started: asyncio.Event, release: asyncio.Event) -> None:

@@ -6,6 +6,7 @@ from contextlib import aclosing, suppress
 
 from afarensis import v1 as pb
 
+from ...calls import Calls
 from ...domain.events import RunEvent
 from ...domain.runs import Run
 from ...domain.threads import Thread
@@ -14,7 +15,6 @@ from ...events.log import Heartbeat
 from ...runs.service import Runs
 from ...runs.submitting import ToolOutput
 from ...validation import Reason, Violations
-from ..calls import Calls
 from ..context import project
 from ..convert.events import run_event_message
 from ..convert.runs import run_fields, run_message, run_statuses_value, run_step_message, thread_and_run_fields

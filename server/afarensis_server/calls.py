@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..errors import ShuttingDown, TooManyCalls
+from .errors import ShuttingDown, TooManyCalls
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,248 @@
+"""What is around every call: its id, its limits, its answer when it fails, its line in the log."""
+
+import asyncio
+import json
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ..calls import Calls
+from ..domain.projects import DEFAULT_PROJECT
+from ..errors import DomainError
+from ..validation import Violations
+from .convert.values import Shape
+from .errors import Failure, Refused, failure_of, internal_failure
+from .fields import Fields, parse_object
+
+_log = structlog.get_logger(__name__)
+
+_BETA = re.compile(r"assistants=(v\d+)")
+_REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
+_JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """What one request may be."""
+
+    #: Bytes of a JSON body.
+    body_bytes: int = 8 * 1024 * 1024
+    #: Bytes of a body of parts beside the file that is in it.
+    form_bytes: int = 1024 * 1024
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, as a handler sees it."""
+
+    request: Request
+    limits: HttpLimits
+    project: str = DEFAULT_PROJECT
+    shape: Shape = Shape.V2
+    _body: Fields | None = field(default=None, init=False)
+
+    def path(self, name: str) -> str:
+        """A part of the path."""
+        value: str = self.request.path_params[name]
+        return value
+
+    def query(self, name: str) -> str | None:
+        return self.request.query_params.get(name)
+
+    @property
+    def request_id(self) -> str:
+        """What makes creating something again give the same thing; empty when the client does not ask for that."""
+        return self.request.headers.get("idempotency-key", "")
+
+    @property
+    def last_event(self) -> tuple[str, int] | None:
+        """The run and the sequence that a client says it has seen last, to go on behind it."""
+        run_id, _, sequence = self.request.headers.get("last-event-id", "").rpartition(":")
+        return (run_id, int(sequence)) if run_id and sequence.isdecimal() else None
+
+    async def body(self) -> Fields:
+        """The JSON object that was sent. Raises Refused."""
+        kind = self.request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
+        if kind != _JSON:
+            raise Refused(
+                Failure(
+                    400,
+                    f"Unsupported content type: '{kind[:100]}'. This API method only accepts '{_JSON}' requests, but "
+                    f"you specified the header 'Content-Type: {kind[:100]}'. Please try again with a supported content "
+                    "type.",
+                    code="unsupported_content_type",
+                )
+            )
+        body = bytearray()
+        async for chunk in self.request.stream():
+            body += chunk
+            if len(body) > self.limits.body_bytes:
+                raise Refused(too_large(self.limits.body_bytes))
+        try:
+            return Fields(parse_object(bytes(body)), Violations())
+        except ValueError as error:
+            raise Refused(Failure(400, str(error))) from error
+
+
+def too_large(limit: int) -> Failure:
+    return Failure(413, f"The request body is larger than the limit of {limit} bytes.", code="request_too_large")
+
+
+class JsonResponse(Response):
+    """A JSON answer."""
+
+    media_type = _JSON
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+class Streamed(Response):
+    """An answer in pieces. A client that goes away ends it at once; what it tells of goes on.
+
+    ``failed`` writes what is sent when it fails in the middle.
+    """
+
+    def __init__(
+        self,
+        pieces: AsyncIterator[bytes],
+        media_type: str,
+        headers: dict[str, str] | None = None,
+        failed: Callable[[Failure], bytes] | None = None,
+    ) -> None:
+        super().__init__(media_type=media_type, headers=headers)
+        del self.headers["content-length"]
+        if headers and "content-length" in headers:
+            self.headers["content-length"] = headers["content-length"]
+        self._pieces = pieces
+        self.failed = failed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone = True
+            task.cancel()
+
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        watching = asyncio.create_task(watch())
+        try:
+            async with aclosing(self._pieces) as pieces:  # type: ignore[type-var]  # each is a generator
+                async for piece in pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except asyncio.CancelledError:
+            if not gone or task.uncancel() > 0:
+                raise
+            return
+        finally:
+            watching.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+class Endpoint:
+    """A handler as an ASGI application."""
+
+    def __init__(self, handler: Handler, calls: Calls, limits: HttpLimits) -> None:
+        self._handler = handler
+        self._calls = calls
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.monotonic()
+        request = Request(scope, receive)
+        given = request.headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{os.urandom(16).hex()}"
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        sent = False
+
+        async def sending(message: Any) -> None:
+            nonlocal sent
+            if message["type"] == "http.response.start":
+                sent = True
+                spent = round((time.monotonic() - began) * 1_000)
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                    (b"openai-processing-ms", str(spent).encode()),
+                    (b"openai-version", b"2020-10-01"),
+                ]
+            await send(message)
+
+        status = 499
+        try:
+            response = await self._answer(request, request_id)
+            status = response.status_code
+            if isinstance(response, Streamed):
+                await self._stream(response, request_id, scope, receive, sending)
+            else:
+                await response(scope, receive, sending)
+        except ClientDisconnect:
+            status = 499
+        finally:
+            spent = round((time.monotonic() - began) * 1_000, 1)
+            _log.info("http", method=request.method, path=request.url.path, status=status, duration_ms=spent)
+
+    async def _answer(self, request: Request, request_id: str) -> Response:
+        try:
+            with self._calls.track("calls"):
+                return await self._handler(Call(request, self._limits, shape=_shape(request)))
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            return failed(_failure(error, request, request_id))
+
+    async def _stream(self, response: Streamed, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with self._calls.track("streams"):
+                await response(scope, receive, send)
+        except Exception as error:
+            if response.failed is None:
+                # The answer has begun, and cannot say that it failed but by breaking off.
+                raise
+            piece = response.failed(_failure(error, Request(scope), request_id))
+            await send({"type": "http.response.body", "body": piece, "more_body": False})
+
+
+def failed(failure: Failure) -> JsonResponse:
+    return JsonResponse(failure.envelope, failure.status, headers=dict(failure.headers))
+
+
+def _failure(error: Exception, request: Request, request_id: str) -> Failure:
+    match error:
+        case Refused():
+            return error.failure
+        case DomainError():
+            return failure_of(error)
+        case _:
+            _log.error("defect", path=request.url.path, exc_info=error)
+            return internal_failure(request_id)
+
+
+def _shape(request: Request) -> Shape:
+    found = _BETA.search(request.headers.get("openai-beta", ""))
+    if found is None:
+        return Shape.V2
+    try:
+        return Shape(found[1])
+    except ValueError:
+        text = (
+            f"The version '{found[1]}' of the Assistants API is not known. Set the header 'OpenAI-Beta: assistants=v2'."
+        )
+        raise Refused(Failure(400, text, code="invalid_beta")) from None

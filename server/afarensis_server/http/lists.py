@@ -1,0 +1,55 @@
+"""Lists: which part of one a query asks for, and the envelope it comes in."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from ..store.pages import Listed, Page, PageRequest
+from ..validation import Reason, Violations, echo
+from .convert.values import Json
+from .endpoint import Call
+
+T = TypeVar("T", bound=Listed)
+
+_ORDERS = {None: True, "": True, "desc": True, "asc": False}
+
+
+async def page_request(
+    call: Call, find: Callable[[str], Awaitable[Listed]], maximum: int = 100, default: int = 20
+) -> PageRequest:
+    """The page that the query asks for: ``limit``, ``order``, and ids of objects as ``after`` and ``before``.
+
+    ``find`` gets such an object, or raises NotFound.
+    """
+    found = Violations()
+    given = call.query("limit")
+    size = default
+    if given:
+        if given.isdecimal() and len(given) < 10:
+            size = int(given)
+            found.number("limit", size, minimum=1, maximum=maximum)
+        else:
+            text = f"Invalid type for 'limit': expected an integer, but got '{echo(given)}' instead."
+            found.add("limit", Reason.INVALID_TYPE, text)
+    order = call.query("order")
+    if order not in _ORDERS:
+        text = f"Invalid value: '{echo(order or '')}'. Supported values are: 'asc' and 'desc'."
+        found.add("order", Reason.INVALID_VALUE, text)
+    found.check()
+    positions = [await find(object_id) if (object_id := call.query(name)) else None for name in ("after", "before")]
+    after, before = (None if item is None else (item.create_time, item.id) for item in positions)
+    return PageRequest(size, descending=_ORDERS.get(order, True), after=after, before=before)
+
+
+def list_json(items: Sequence[Json], *, has_more: bool) -> Json:
+    """An empty list has no first and no last."""
+    return {
+        "object": "list",
+        "data": list(items),
+        "first_id": items[0]["id"] if items else None,
+        "last_id": items[-1]["id"] if items else None,
+        "has_more": has_more,
+    }
+
+
+def page_json(page: Page[T], written: Callable[[T], Json]) -> Json:
+    return list_json([written(item) for item in page.items], has_more=bool(page.next_token))

@@ -1,0 +1,68 @@
+"""The events of a run as server-sent events."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from ..domain.events import EventType
+from ..errors import RunNotFound
+from ..events.log import Heartbeat
+from ..runs.service import Runs
+from .convert.events import EventWriter
+from .convert.values import Json, Shape
+from .endpoint import Call, Streamed
+from .errors import Failure
+
+_DONE = b"event: done\ndata: [DONE]\n\n"
+#: Clients pass over comments; what is between them and the server sees that the connection lives.
+_BEAT = b": still here\n\n"
+#: What ends a stream: the run is over, or it is the client's turn.
+_ENDS = frozenset({kind for kind in EventType if kind.ends_run} | {EventType.RUN_REQUIRES_ACTION})
+
+
+def stream_run(call: Call, runs: Runs, run_id: str, after_sequence: int, heartbeat_seconds: float) -> Streamed:
+    """Follow a run from an event on, until it is over or waits for the client."""
+    pieces = _pieces(runs, call.project, run_id, after_sequence, heartbeat_seconds, call.shape)
+    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    return Streamed(pieces, "text/event-stream", headers, failed=_failed)
+
+
+async def resumed(call: Call, runs: Runs, heartbeat_seconds: float, thread_id: str | None = None) -> Streamed | None:
+    """The rest of the stream that a client was in before, if it says so. Raises RunNotFound."""
+    if (last := call.last_event) is None:
+        return None
+    run = await runs.get(call.project, last[0])
+    if thread_id is not None and run.thread_id != thread_id:
+        raise RunNotFound(id=run.id)
+    return stream_run(call, runs, run.id, last[1], heartbeat_seconds)
+
+
+async def _pieces(
+    runs: Runs, project: str, run_id: str, after_sequence: int, heartbeat_seconds: float, shape: Shape
+) -> AsyncGenerator[bytes, None]:
+    writer = EventWriter(shape)
+    # From the first event on, whoever saw it: how the next is written depends on those before it.
+    async with aclosing(runs.follow_events(project, run_id, 0, heartbeat_seconds)) as items:
+        async for item in items:
+            if isinstance(item, Heartbeat):
+                yield _BEAT
+                continue
+            data = writer.write(item)
+            if item.sequence <= after_sequence:
+                continue
+            if data is not None:
+                yield _event(item.type.value, data, f"{run_id}:{item.sequence}")
+            if item.type in _ENDS:
+                yield _DONE
+                return
+        # It was over before.
+        yield _DONE
+
+
+def _event(name: str, data: Json, event_id: str) -> bytes:
+    body = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {name}\nid: {event_id}\ndata: {body}\n\n".encode("utf-8", "replace")
+
+
+def _failed(failure: Failure) -> bytes:
+    return f"event: error\ndata: {json.dumps(failure.envelope, ensure_ascii=False)}\n\n".encode()
