@@ -27,7 +27,7 @@ help:  ## List the targets
 demo: setup  ## Set everything up and run the main job: a CSV goes in, a chart and a summary come out in demo-out/
 	@$(BIN)/python -m examples.demo $(ARGS)
 
-test: check  ## Run everything: static checks, then unit, contract, security, integration and end-to-end tests
+test: check .openai-v1/.stamp tests/node/node_modules/.stamp  ## Run everything: static checks, then unit, contract, security, integration and end-to-end tests
 	$(BIN)/python -m pytest $(ARGS)
 
 serve: setup  ## Start the server for daily use
@@ -69,11 +69,13 @@ lock: .venv/.stamp  ## Pin the newest versions that the requirements allow (comm
 	$(UV_COMPILE) --upgrade server/pyproject.toml clients/python/pyproject.toml requirements/dev.in --extra uvloop -o requirements/dev.txt
 	$(UV_COMPILE) --upgrade server/pyproject.toml clients/python/pyproject.toml --extra uvloop -c requirements/dev.txt -o requirements/server.txt
 	$(UV_COMPILE) --upgrade requirements/bootstrap.in -c requirements/dev.txt -o requirements/bootstrap.txt
+	$(UV_COMPILE) --upgrade requirements/build.in -c requirements/dev.txt -o requirements/build.txt
+	$(UV_COMPILE) --upgrade requirements/openai-v1.in -o requirements/openai-v1.txt
 	$(UV_COMPILE) --upgrade requirements/guest.in -o requirements/guest.txt
 	$(UV_COMPILE) --upgrade requirements/bench.in -c requirements/guest.txt -o requirements/bench.txt
 
 clean:  ## Remove the environments, the caches and demo-out/ (the server's data stays)
-	rm -rf $(SHARING) .venv .guest .bench demo-out bench/results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(SHARING) .venv .guest .bench .openai-v1 tests/node/node_modules demo-out bench/results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Everything is pinned with hashes, and nothing is built from an unpinned tool: hatchling is in dev.txt.
@@ -100,6 +102,17 @@ clean:  ## Remove the environments, the caches and demo-out/ (the server's data 
 $(SHARING): server/afarensis_server/sandbox/guest/sharing.c
 	@$(CC) -O2 -Wall -Wextra -Werror -shared -fPIC -o $@ $< || \
 		echo 'That took a C compiler (Debian: gcc). Everything works without; sessions take half as much memory again.'
+
+# SDKs of other times and languages, which programs bring along.
+.openai-v1/.stamp: requirements/openai-v1.txt | .venv/.stamp
+	@[ -x .openai-v1/bin/python ] || { echo 'Making .openai-v1: the SDK of early 2024'; rm -rf .openai-v1 && $(BIN)/python -m venv --without-pip .openai-v1; }
+	@$(BIN)/uv pip sync --quiet --require-hashes --python .openai-v1/bin/python requirements/openai-v1.txt
+	@touch $@
+
+tests/node/node_modules/.stamp: tests/node/package-lock.json
+	@command -v npm >/dev/null || echo 'There is no npm here: the tests of the Node SDK will be skipped.'
+	@if command -v npm >/dev/null; then cd tests/node && npm ci --silent; else mkdir -p $(@D); fi
+	@touch $@
 
 .bench/.stamp: requirements/bench.txt | .venv/.stamp
 	@[ -x .bench/bin/python ] || { echo 'Making .bench: what sessions are measured against'; rm -rf .bench && $(BIN)/python -m venv --without-pip .bench; }

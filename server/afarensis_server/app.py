@@ -130,9 +130,9 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
         database, _assistant_limits(settings), default_model=models.default, check_model=models.check
     )
     runs = Runs(database, log, threads, sessions, engine, _run_limits(settings), models.check)
-    data = SessionData(database, sessions)
     await stack.enter_async_context(Retention(database, settings.events.keep_seconds))
-    nouns = Nouns(assistants, threads, files, runs, sessions, executions, data, models, Feed(database, log))
+    data, feed = SessionData(database, sessions), Feed(database, log)
+    nouns = Nouns(assistants, threads, files, runs, sessions, executions, data, models, feed)
     calls = Calls(CallLimits(calls=settings.server.max_calls, streams=settings.server.max_streams))
     server = RpcServer(nouns, _rpc_settings(settings), calls)
     http = _http_server(settings, HttpNouns(assistants, threads, files, runs, models), calls)
@@ -157,7 +157,14 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
         stack.push_async_callback(http.stop)
     addresses = await _listen(server, http)
     stack.push_async_callback(drain)
-    _log.info("serving", address=addresses.grpc, http=addresses.http, version=__version__, sandbox=driver.name)
+    _log.info(
+        "serving",
+        address=addresses.grpc,
+        http=addresses.http,
+        version=__version__,
+        data_dir=str(directory),
+        sandbox=driver.name,
+    )
     return addresses
 
 

@@ -33,7 +33,7 @@ def script(scripts: Scripts) -> Callable[..., Script]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def server(scripts: Scripts, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServerProcess]:
     """The server that most tests share."""
-    settings = {"openai.base_url": scripts.base_url, "openai.max_retries": 0}
+    settings = {"openai.base_url": scripts.base_url, "openai.max_retries": 0, "http.listen": "127.0.0.1:0"}
     with ServerProcess(tmp_path_factory.mktemp("server"), settings) as process:
         yield process
 

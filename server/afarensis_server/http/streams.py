@@ -47,11 +47,12 @@ async def _pieces(
             if isinstance(item, Heartbeat):
                 yield _BEAT
                 continue
-            data = writer.write(item)
+            written = writer.write(item)
             if item.sequence <= after_sequence:
                 continue
-            if data is not None:
-                yield _event(item.type.value, data, f"{run_id}:{item.sequence}")
+            # Only the last one is a place to go on from.
+            for left, data in enumerate(written, 1 - len(written)):
+                yield _event(item.type.value, data, "" if left else f"{run_id}:{item.sequence}")
             if item.type in _ENDS:
                 yield _DONE
                 return
@@ -61,7 +62,8 @@ async def _pieces(
 
 def _event(name: str, data: Json, event_id: str) -> bytes:
     body = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return f"event: {name}\nid: {event_id}\ndata: {body}\n\n".encode("utf-8", "replace")
+    place = f"id: {event_id}\n" if event_id else ""
+    return f"event: {name}\n{place}data: {body}\n\n".encode("utf-8", "replace")
 
 
 def _failed(failure: Failure) -> bytes:

@@ -46,30 +46,26 @@ class EventWriter:
         self._texts: set[tuple[str, int]] = set()
         self._calls: dict[tuple[str, int], _Call] = {}
 
-    def write(self, event: RunEvent) -> Json | None:
-        """The data of an event; None for one that tells the wire nothing."""
+    def write(self, event: RunEvent) -> list[Json]:
+        """The data of an event, which is more than one where a call begins; nothing where the wire has no word for it.
+
+        Handlers of the SDKs get a call's first delta as its beginning, and its text from those behind it.
+        """
         match event.payload:
             case Thread() as thread:
-                return thread_json(thread, self._shape)
+                return [thread_json(thread, self._shape)]
             case Run() as run:
-                return run_json(run, self._shape)
+                return [run_json(run, self._shape)]
             case RunStep() as step:
-                return step_json(step)
+                return [step_json(step)]
             case Message() as message:
-                return message_json(message, self._shape)
+                return [message_json(message, self._shape)]
             case MessageDelta() as delta:
                 content = [self._content(delta.message_id, part) for part in delta.content]
-                return {"id": delta.message_id, "object": "thread.message.delta", "delta": {"content": content}}
+                return [{"id": delta.message_id, "object": "thread.message.delta", "delta": {"content": content}}]
             case RunStepDelta() as delta:
-                written = (self._call(delta.step_id, call) for call in delta.calls)
-                calls = [call for call in written if call is not None]
-                details: Json = {"type": "tool_calls", "tool_calls": calls}
-                told: Json = {
-                    "id": delta.step_id,
-                    "object": "thread.run.step.delta",
-                    "delta": {"step_details": details},
-                }
-                return told if calls else None
+                written = (one for call in delta.calls for one in self._call(delta.step_id, call))
+                return [_step_delta(delta.step_id, call) for call in written]
 
     def _content(self, message_id: str, delta: MessageContentDelta) -> Json:
         if not isinstance(delta.content, TextContent):
@@ -87,17 +83,13 @@ class EventWriter:
             text = {"value": "", "annotations": [], **text}
         return {"index": delta.index, "type": "text", "text": text}
 
-    def _call(self, step_id: str, delta: ToolCallDelta) -> Json | None:
+    def _call(self, step_id: str, delta: ToolCallDelta) -> list[Json]:
         known = self._calls.get((step_id, delta.index))
-        is_new = known is None
         call = self._calls[step_id, delta.index] = known or _Call()
         body = self._code(call, delta) if isinstance(delta, CodeInterpreterCallDelta) else _function(delta)
-        if is_new:
-            body = _blank(delta) | body
-        elif not body:
-            return None
-        written: Json = {"index": delta.index, "type": delta.type, delta.type: body}
-        return written | {"id": delta.id} if is_new else written
+        place: Json = {"index": delta.index, "type": delta.type}
+        begun: list[Json] = [] if known is not None else [{**place, "id": delta.id, delta.type: _blank(delta)}]
+        return [*begun, {**place, delta.type: body}] if body else begun
 
     def _code(self, call: _Call, delta: CodeInterpreterCallDelta) -> Json:
         body: Json = {}
@@ -110,6 +102,11 @@ class EventWriter:
         if outputs:
             body["outputs"] = outputs
         return body
+
+
+def _step_delta(step_id: str, call: Json) -> Json:
+    details: Json = {"type": "tool_calls", "tool_calls": [call]}
+    return {"id": step_id, "object": "thread.run.step.delta", "delta": {"step_details": details}}
 
 
 def _blank(delta: ToolCallDelta) -> Json:
