@@ -119,14 +119,18 @@ class Files:
             raise FileTooLarge(limit_bytes=self._limits.unary_bytes, hint="Use UploadFile for larger ones.")
         return await self._receive(project, "CreateFile", head, _once(content))
 
-    async def upload(self, project: str, head: UploadHead, chunks: AsyncIterable[bytes]) -> File:
+    async def upload(
+        self, project: str, head: UploadHead, chunks: AsyncIterable[bytes], *, under: str = "metadata"
+    ) -> File:
         """Store a file as it comes in; nothing of it is left unless all of it came and is what was announced.
 
+        ``under`` is the path of what the head is made of, in the words of its violations.
         Raises InvalidFields, FileTooLarge, ContentMismatch, RequestIdReused, StorageFull, and what ``chunks`` raises.
         """
         violations = Violations(self._limits.shared)
-        self._check(violations.under("metadata"), head)
-        check_request_id(violations.under("metadata"), head.request_id)
+        fields = violations.under(under) if under else violations
+        self._check(fields, head)
+        check_request_id(fields, head.request_id)
         violations.check()
         if head.size_bytes is not None and head.size_bytes > self._limits.file_bytes:
             raise FileTooLarge(limit_bytes=self._limits.file_bytes, hint="Nothing was stored.")

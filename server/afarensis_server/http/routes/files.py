@@ -42,7 +42,7 @@ class FileRoutes:
         try:
             head, content = _upload_of(form)
             # The whole of it lies on the disk by now, and comes from there in pieces.
-            file = await self._files.upload(call.project, head, _chunks(content))
+            file = await self._files.upload(call.project, head, _chunks(content), under="")
         finally:
             await form.close()
         return JsonResponse(file_json(file))
@@ -107,10 +107,6 @@ async def read_form(call: Call, file_bytes: int) -> FormData:
         return await parser.parse()
     except MultiPartException as error:
         raise Refused(Failure(400, f"Could not parse multipart form: {error.message}", code="invalid_form")) from error
-    except (KeyError, ValueError) as error:
-        raise Refused(
-            Failure(400, "Could not parse multipart form: it has no boundary.", code="invalid_form")
-        ) from error
 
 
 def _upload_of(form: FormData) -> tuple[UploadHead, UploadFile]:

@@ -1,9 +1,11 @@
 """Runs and run steps below /v1/threads."""
 
+from dataclasses import replace
+
 from starlette.responses import Response
 
 from ...domain.runs import Run, RunStatus, RunStep
-from ...errors import RunNotFound, RunStepNotFound
+from ...errors import InvalidFields, RunNotFound, RunStepNotFound
 from ...runs.service import Runs
 from ...runs.submitting import ToolOutput
 from ..convert.runs import run_fields, run_json, step_json
@@ -64,9 +66,12 @@ class RunRoutes:
         fields, additional = run_fields(body)
         body.finish()
         body.found.check()
-        _, run = await self._runs.create_with_thread(
-            call.project, thread_given, messages, fields, additional, call.request_id
-        )
+        try:
+            _, run = await self._runs.create_with_thread(
+                call.project, thread_given, messages, fields, additional, call.request_id
+            )
+        except InvalidFields as error:
+            raise _at_the_top(error) from error
         return self._stream(call, run) if is_streamed else self._answer(call, run)
 
     async def _get(self, call: Call) -> Response:
@@ -143,6 +148,20 @@ class RunRoutes:
         if step.run_id != call.path("run_id"):
             raise RunStepNotFound(id=step_id)
         return step
+
+
+def _at_the_top(error: InvalidFields) -> InvalidFields:
+    """The same, with the run's fields where the wire has them: beside the thread, not below ``run``."""
+    return InvalidFields(
+        [
+            replace(
+                violation,
+                field=violation.field.removeprefix("run."),
+                description=violation.description.replace("'run.", "'"),
+            )
+            for violation in error.violations
+        ]
+    )
 
 
 def _output_value(fields: Fields) -> ToolOutput:

@@ -2,12 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 
+from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from ...calls import Calls
-from ..endpoint import Endpoint, Handler, HttpLimits, failed
-from ..errors import Failure
+from ..endpoint import Call, Endpoint, Handler, HttpLimits
+from ..errors import Failure, Refused
 
 Dispatch = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -25,20 +26,29 @@ class Table:
 
     def add(self, path: str, **handlers: Handler) -> None:
         """The handlers of a path, by method."""
-        endpoints = {method: Endpoint(handler, self._calls, self._limits) for method, handler in handlers.items()}
+        endpoints = {method: self._endpoint(handler) for method, handler in handlers.items()}
+        refused = self._endpoint(_refusing_all_but(sorted(endpoints)))
 
         async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-            endpoint = endpoints.get("GET" if scope["method"] == "HEAD" else scope["method"])
-            if endpoint is None:
-                await failed(_not_allowed(scope, sorted(endpoints)))(scope, receive, send)
-            else:
-                await endpoint(scope, receive, send)
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            await endpoints.get(method, refused)(scope, receive, send)
 
         self._routes.append(Route(_ROOT + path, _Application(dispatch)))
 
     def router(self) -> Router:
         """All of them as one application."""
-        return Router(routes=self._routes, default=_not_found, redirect_slashes=False)
+        unknown = self._endpoint(_unknown)
+
+        async def default(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                await unknown(scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1000})
+
+        return Router(routes=self._routes, default=default, redirect_slashes=False)
+
+    def _endpoint(self, handler: Handler) -> Endpoint:
+        return Endpoint(handler, self._calls, self._limits)
 
 
 class _Application:
@@ -51,17 +61,20 @@ class _Application:
         await self._dispatch(scope, receive, send)
 
 
-async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "http":
-        text = f"Invalid URL ({scope['method']} {scope['path'][:200]})"
-        await failed(Failure(404, text, code="unknown_url"))(scope, receive, send)
-    else:
-        await send({"type": "websocket.close", "code": 1000})
+async def _unknown(call: Call) -> Response:
+    request = call.request
+    raise Refused(Failure(404, f"Invalid URL ({request.method} {request.url.path[:200]})", code="unknown_url"))
 
 
-def _not_allowed(scope: Scope, allowed: list[str]) -> Failure:
-    text = (
-        f"Not allowed to {scope['method']} on {scope['path'][:200]}. (HINT: Perhaps you meant to use a different HTTP "
-        f"method? Allowed here: {', '.join(allowed)}.)"
-    )
-    return Failure(405, text, code="method_not_supported", headers={"allow": ", ".join(allowed)})
+def _refusing_all_but(allowed: list[str]) -> Handler:
+    methods = ", ".join(allowed)
+
+    async def refuse(call: Call) -> Response:
+        request = call.request
+        text = (
+            f"Not allowed to {request.method} on {request.url.path[:200]}. (HINT: Perhaps you meant to use a different "
+            f"HTTP method? Allowed here: {methods}.)"
+        )
+        raise Refused(Failure(405, text, code="method_not_supported", headers={"allow": methods}))
+
+    return refuse

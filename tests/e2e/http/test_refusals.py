@@ -1,0 +1,180 @@
+"""What the HTTP edge refuses, and in which words."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support.server_process import ServerProcess
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+_LONG = "Expected a string with maximum length 256, but got a string with length 257 instead."
+
+
+def told(answer: httpx2.Response, status: int = 400) -> tuple[str, str | None, str | None]:
+    """Message, param and code of an error, which is whole."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["x-request-id"]
+    body: dict[str, Any] = answer.json()
+    assert body.keys() == {"error"}
+    assert body["error"].keys() == {"message", "type", "param", "code"}
+    return body["error"]["message"], body["error"]["param"], body["error"]["code"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "param", "code"),
+    [
+        ({}, "Missing required parameter: 'model'.", "model", "missing_required_parameter"),
+        (
+            {"model": 7},
+            "Invalid type for 'model': expected a string, but got an integer instead.",
+            "model",
+            "invalid_type",
+        ),
+        ({"model": "direct", "colour": 1}, "Unknown parameter: 'colour'.", "colour", "unknown_parameter"),
+        (
+            {"model": "direct", "name": "x" * 257},
+            f"Invalid 'name': string too long. {_LONG}",
+            "name",
+            "string_above_max_length",
+        ),
+        (
+            {"model": "direct", "tools": [{"type": "browser"}]},
+            "Invalid value: 'browser'. Supported values are: 'code_interpreter' and 'function'.",
+            "tools[0].type",
+            "invalid_value",
+        ),
+        (
+            {"model": "direct", "metadata": {"a": 1}},
+            "Invalid type for 'metadata.a': expected a string, but got an integer instead.",
+            "metadata.a",
+            "invalid_type",
+        ),
+        ({"model": "direct", "tool_resources": {"code_interpreter": {"file_ids": ["file-x"]}}}, "", None, None),
+    ],
+)
+async def test_fields_that_are_wrong_are_named(
+    http: httpx2.AsyncClient, body: object, message: str, param: str | None, code: str | None
+) -> None:
+    answer = await http.post("/assistants", json=body)
+    if not message:
+        assert told(answer, 404)[0] == "No such File object: file-x"
+        return
+    assert told(answer) == (message, param, code)
+
+
+async def test_search_in_files_is_refused_with_what_there_is_instead(http: httpx2.AsyncClient) -> None:
+    answer = await http.post("/assistants", json={"model": "direct", "tools": [{"type": "file_search"}]})
+    message, param, _ = told(answer)
+    assert param == "tools[0].type"
+    assert "This server has no search in files: give files to the code interpreter, which reads them." in message
+
+
+async def test_bodies_that_are_no_json_objects_are_refused(http: httpx2.AsyncClient) -> None:
+    kind = {"content-type": "application/json"}
+    assert "We could not parse the JSON body" in told(await http.post("/threads", content=b"{", headers=kind))[0]
+    nested = b"[" * 100_000
+    assert "We could not parse the JSON body" in told(await http.post("/threads", content=nested, headers=kind))[0]
+    assert told(await http.post("/threads", content=b"[1]", headers=kind))[0] == (
+        "Invalid body: expected an object, but got an array instead."
+    )
+    plain = await http.post("/threads", content=b"{}", headers={"content-type": "text/plain"})
+    assert told(plain)[2] == "unsupported_content_type"
+    bad = await http.post("/threads", content=b'{"metadata": {"a": "\\ud800"}}', headers=kind)
+    assert "may not contain U+D800" in told(bad)[0]
+    assert (await http.post("/threads", content=b"")).status_code == 200
+
+
+async def test_huge_bodies_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    settings = {"http.listen": "127.0.0.1:0", "http.body_bytes": "1KiB", "files.max_bytes": "64KiB"}
+    with ServerProcess(tmp_path, settings) as server:
+        async with httpx2.AsyncClient(base_url=server.base_url, timeout=30) as http:
+            message, _, code = told(await http.post("/threads", json={"metadata": {"a": "x" * 2000}}), 413)
+            assert (message, code) == ("The request body is larger than the limit of 1024 bytes.", "request_too_large")
+            form = {"purpose": "assistants"}
+            large = await http.post("/files", data=form, files={"file": ("a", b"x" * (64 * 1024 + 1))})
+            assert told(large, 413)[0].startswith("The file is larger than the limit of 65536 bytes.")
+
+            async def endless() -> AsyncIterator[bytes]:
+                yield b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
+                for _ in range(64):
+                    yield b"x" * 65536
+
+            kind = {"content-type": "multipart/form-data; boundary=x"}
+            assert told(await http.post("/files", content=endless(), headers=kind), 413)[2] == "request_too_large"
+            assert (await http.get("/files")).json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "message"),
+    [
+        (b"", "application/json", "Unsupported content type: 'application/json'."),
+        (b"--x", "multipart/form-data", "Missing boundary in multipart."),
+        (b"nonsense", "multipart/form-data; boundary=x", "Could not parse multipart form"),
+    ],
+)
+async def test_forms_that_are_none_are_refused(
+    http: httpx2.AsyncClient, content: bytes, kind: str, message: str
+) -> None:
+    assert message in told(await http.post("/files", content=content, headers={"content-type": kind}))[0]
+
+
+async def test_uploads_need_a_file_and_a_purpose(http: httpx2.AsyncClient) -> None:
+    message, param, _ = told(await http.post("/files", data={"purpose": "assistants"}, files={"other": ("a", b"x")}))
+    assert (param, "Missing required parameter: 'file'." in message) == ("other", True)
+    wrong = await http.post("/files", data={"purpose": "fine-tune"}, files={"file": ("a", b"x")})
+    expected = "Invalid value: 'fine-tune'. Supported values are: 'assistants', 'vision', 'user_data'."
+    assert told(wrong) == (expected, "purpose", "invalid_value")
+    nameless = await http.post("/files", data={"purpose": "assistants"}, files={"file": ("a/b", b"x")})
+    assert told(nameless)[1] == "filename"
+
+
+async def test_unknown_paths_and_methods_are_told(http: httpx2.AsyncClient) -> None:
+    assert told(await http.get("/nothing"), 404) == ("Invalid URL (GET /v1/nothing)", None, "unknown_url")
+    wrong = await http.put("/threads", json={})
+    assert told(wrong, 405)[2] == "method_not_supported"
+    assert wrong.headers["allow"] == "POST"
+    assert (await http.get("/threads/thread_none")).json()["error"]["message"] == (
+        "No thread found with id 'thread_none'."
+    )
+
+
+async def test_ids_of_another_thread_are_not_found(http: httpx2.AsyncClient) -> None:
+    one, other = [(await http.post("/threads", json={})).json()["id"] for _ in range(2)]
+    message = (await http.post(f"/threads/{one}/messages", json={"role": "user", "content": "x"})).json()["id"]
+    assert told(await http.get(f"/threads/{other}/messages/{message}"), 404)[0] == (
+        f"No message found with id '{message}'."
+    )
+    assert told(await http.get(f"/threads/{one}/runs/{message}"), 404)[0] == f"No run found with id '{message}'."
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [({"limit": "0"}, "limit"), ({"limit": "101"}, "limit"), ({"limit": "x"}, "limit"), ({"order": "up"}, "order")],
+)
+async def test_queries_that_are_wrong_are_named(http: httpx2.AsyncClient, query: dict[str, str], param: str) -> None:
+    assert told(await http.get("/assistants", params=query))[1] == param
+
+
+async def test_version_that_never_was_is_refused(http: httpx2.AsyncClient) -> None:
+    answer = await http.get("/assistants", headers={"OpenAI-Beta": "assistants=v9"})
+    assert told(answer)[2] == "invalid_beta"
+
+
+async def test_same_request_twice_makes_one_object(http: httpx2.AsyncClient) -> None:
+    key = {"Idempotency-Key": "http-once"}
+    first, second = [(await http.post("/threads", json={}, headers=key)).json()["id"] for _ in range(2)]
+    assert first == second
+    changed = await http.post("/threads", json={"metadata": {"a": "b"}}, headers=key)
+    assert "was used before with a different request" in told(changed, 409)[0]
+
+
+async def test_fields_of_a_run_beside_its_thread_are_named_as_they_were_given(http: httpx2.AsyncClient) -> None:
+    body = {"assistant_id": "asst_x", "temperature": 3, "thread": {"messages": [{"role": "user", "content": ""}]}}
+    message, _, _ = told(await http.post("/threads/runs", json=body))
+    assert "'temperature'" in message
+    assert "'thread.messages[0].text'" in message
+    assert "'run." not in message

@@ -1,0 +1,316 @@
+"""Runs over HTTP: polled, streamed, resumed, left, and answered."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+from openai import APIError, AsyncAssistantEventHandler, AsyncOpenAI
+
+from afarensis import v1
+from tests.support.api import Api
+from tests.support.scripted_model import Delta, Wait, call, code, error, text
+from tests.support.scripts import Script
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    name: str
+    data: Any
+    id: str
+
+
+async def events_of(response: httpx2.Response) -> AsyncIterator[Event]:
+    """The events of a stream, up to ``done``."""
+    fields: dict[str, str] = {}
+    async for line in response.aiter_lines():
+        if line.startswith(":"):
+            continue
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif fields:
+            data = fields["data"]
+            yield Event(fields["event"], data if data == "[DONE]" else json.loads(data), fields.get("id", ""))
+            fields = {}
+
+
+async def streamed(http: httpx2.AsyncClient, path: str, body: object, **headers: str) -> list[Event]:
+    async with http.stream("POST", path, json=body, headers=headers) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        return [event async for event in events_of(response)]
+
+
+async def assistant(http: httpx2.AsyncClient, model: str, *tools: object) -> str:
+    tools = tools or ({"type": "code_interpreter"},)
+    made: dict[str, str] = (await http.post("/assistants", json={"model": model, "tools": tools})).json()
+    return made["id"]
+
+
+async def thread(http: httpx2.AsyncClient, words: str = "Go on.") -> str:
+    body = {"messages": [{"role": "user", "content": words}]}
+    made: dict[str, str] = (await http.post("/threads", json=body)).json()
+    return made["id"]
+
+
+async def test_run_has_all_its_fields_and_says_when_to_look_again(
+    http: httpx2.AsyncClient, script: Callable[..., Script]
+) -> None:
+    rest = asyncio.Event()
+    model = script(text("So").then(Wait(rest))).model
+    assistant_id, thread_id = await assistant(http, model), await thread(http)
+    body = {
+        "assistant_id": assistant_id,
+        "additional_instructions": "Be brief.",
+        "max_completion_tokens": 300,
+        "truncation_strategy": {"type": "last_messages", "last_messages": 3},
+        "tool_choice": {"type": "code_interpreter"},
+        "metadata": {"a": "b"},
+    }
+    answer = await http.post(f"/threads/{thread_id}/runs", json=body)
+    assert answer.headers["openai-poll-after-ms"] == "250"
+    assert answer.headers["x-request-id"].startswith("req_")
+    assert answer.headers["openai-processing-ms"].isdecimal()
+    run = answer.json()
+    assert run.pop("id").startswith("run_")
+    assert run.pop("expires_at") - run.pop("created_at") == 600
+    assert run == {
+        "object": "thread.run",
+        "assistant_id": assistant_id,
+        "thread_id": thread_id,
+        "status": "queued",
+        "started_at": None,
+        "cancelled_at": None,
+        "failed_at": None,
+        "completed_at": None,
+        "required_action": None,
+        "last_error": None,
+        "model": model,
+        "instructions": "Be brief.",
+        "tools": [{"type": "code_interpreter"}],
+        "tool_resources": {"code_interpreter": {"file_ids": []}},
+        "metadata": {"a": "b"},
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "reasoning_effort": None,
+        "max_completion_tokens": 300,
+        "max_prompt_tokens": None,
+        "truncation_strategy": {"type": "last_messages", "last_messages": 3},
+        "incomplete_details": None,
+        "usage": None,
+        "response_format": "auto",
+        "tool_choice": {"type": "code_interpreter"},
+        "parallel_tool_calls": True,
+    }
+    path = f"/threads/{thread_id}/runs/{answer.json()['id']}"
+    locked = await http.post(f"/threads/{thread_id}/messages", json={"role": "user", "content": "more"})
+    text_ = f"Can't add messages to {thread_id} while a run {answer.json()['id']} is active."
+    assert (locked.status_code, locked.json()["error"]) == (
+        400,
+        {"message": text_, "type": "invalid_request_error", "param": None, "code": None},
+    )
+    assert (await http.post(f"{path}/cancel")).json()["status"] in ("cancelling", "cancelled")
+    rest.set()
+    again = await http.post(f"{path}/cancel")
+    assert again.status_code in (200, 400)
+
+
+async def test_stream_tells_a_run_in_the_documented_order(
+    http: httpx2.AsyncClient, script: Callable[..., Script]
+) -> None:
+    source = "import sys\nfor n in range(2):\n    print(n, flush=True)\nprint('late', file=sys.stderr)\n1/0"
+    model = script(code(source), text("It ", "failed.")).model
+    body = {"assistant_id": await assistant(http, model), "stream": True}
+    events = await streamed(http, f"/threads/{await thread(http)}/runs", body)
+    names = [event.name for event in events]
+    plain = [name for index, name in enumerate(names) if index == 0 or name != names[index - 1]]
+    assert plain == [
+        "thread.run.created",
+        "thread.run.queued",
+        "thread.run.in_progress",
+        "thread.run.step.created",
+        "thread.run.step.in_progress",
+        "thread.run.step.delta",
+        "thread.run.step.completed",
+        "thread.run.step.created",
+        "thread.run.step.in_progress",
+        "thread.message.created",
+        "thread.message.in_progress",
+        "thread.message.delta",
+        "thread.message.completed",
+        "thread.run.step.completed",
+        "thread.run.completed",
+        "done",
+    ]
+    assert events[-1].data == "[DONE]"
+    calls = [
+        event.data["delta"]["step_details"]["tool_calls"][0]
+        for event in events
+        if event.name == "thread.run.step.delta"
+    ]
+    assert [made["index"] for made in calls] == [0] * len(calls)
+    # Clients add up texts: an id that came twice would be none.
+    assert [made["id"].startswith("call_") for made in calls if "id" in made] == [True]
+    assert "id" in calls[0]
+    assert calls[0]["code_interpreter"] == {"input": "", "outputs": []}
+    assert "".join(made["code_interpreter"].get("input", "") for made in calls) == source
+    logs: dict[int, str] = {}
+    for made in calls:
+        for output in made["code_interpreter"].get("outputs", ()):
+            assert output["type"] == "logs"
+            logs[output["index"]] = logs.get(output["index"], "") + output["logs"]
+    assert [logs[index] for index in range(2)] == ["0\n1\n", "late\n"]
+    assert logs[2].endswith("ZeroDivisionError: division by zero")
+    (step,) = (
+        event.data for event in events if event.name == "thread.run.step.completed" and "tool" in event.data["type"]
+    )
+    stored = step["step_details"]["tool_calls"][0]["code_interpreter"]["outputs"]
+    assert [output["logs"] for output in stored] == [logs[index] for index in range(3)]
+    deltas = [event.data["delta"]["content"][0] for event in events if event.name == "thread.message.delta"]
+    assert deltas[0]["text"]["annotations"] == []
+    assert all("annotations" not in delta["text"] for delta in deltas[1:])
+    assert "".join(delta["text"]["value"] for delta in deltas) == "It failed."
+
+
+async def test_new_thread_comes_first_in_its_stream(http: httpx2.AsyncClient, script: Callable[..., Script]) -> None:
+    body = {
+        "assistant_id": await assistant(http, script(text("Hello.")).model),
+        "thread": {"messages": [{"role": "user", "content": "Hi"}], "metadata": {"of": "both"}},
+        "stream": True,
+    }
+    events = await streamed(http, "/threads/runs", body)
+    assert [event.name for event in events[:2]] == ["thread.created", "thread.run.created"]
+    assert (events[0].data["object"], events[0].data["metadata"]) == ("thread", {"of": "both"})
+    assert events[1].data["thread_id"] == events[0].data["id"]
+
+
+async def test_client_that_left_goes_on_where_it_was(http: httpx2.AsyncClient, script: Callable[..., Script]) -> None:
+    rest = asyncio.Event()
+    first = text("One", " two").then(Wait(rest), Delta({"content": " three"}))
+    body = {"assistant_id": await assistant(http, script(first).model), "stream": True}
+    path = f"/threads/{await thread(http)}/runs"
+    seen: list[Event] = []
+    async with http.stream("POST", path, json=body) as response, aclosing(events_of(response)) as events:  # type: ignore[type-var]
+        async for event in events:
+            seen.append(event)
+            if event.name == "thread.message.delta":
+                break
+    rest.set()
+    run_id = seen[0].data["id"]
+    more = await streamed(http, path, body, **{"Last-Event-ID": seen[-1].id})
+    said = [*seen, *more]
+    assert [event.id for event in said if event.id] == [f"{run_id}:{number + 1}" for number in range(len(said) - 1)]
+    words = [
+        event.data["delta"]["content"][0]["text"]["value"] for event in said if event.name == "thread.message.delta"
+    ]
+    assert "".join(words) == "One two three"
+    assert (said[-2].name, said[-1].name) == ("thread.run.completed", "done")
+    async with http.stream("GET", f"{path}/{run_id}/events", headers={"Last-Event-ID": seen[-1].id}) as response:
+        assert [event.id for event in [event async for event in events_of(response)]] == [event.id for event in more]
+
+
+async def test_functions_are_answered_in_a_stream(sdk: AsyncOpenAI, script: Callable[..., Script]) -> None:
+    model = script(call("weather", {"city": "Bern"}), text("Sunny.")).model
+    made = await sdk.beta.assistants.create(model=model, tools=[TOOL])  # type: ignore[list-item]
+    begun = await sdk.beta.threads.create(messages=[{"role": "user", "content": "How is the weather?"}])
+    names: list[str] = []
+
+    class Handler(AsyncAssistantEventHandler):
+        async def on_event(self, event: Any) -> None:
+            names.append(event.event)
+
+    async with sdk.beta.threads.runs.stream(
+        thread_id=begun.id, assistant_id=made.id, event_handler=Handler()
+    ) as stream:
+        await stream.until_done()
+    run = await stream.get_final_run()
+    assert run.status == "requires_action"
+    assert run.required_action is not None
+    (asked,) = run.required_action.submit_tool_outputs.tool_calls
+    assert (asked.function.name, asked.function.arguments) == ("weather", '{"city": "Bern"}')
+    assert names[-1] == "thread.run.requires_action"
+    names.clear()
+    async with sdk.beta.threads.runs.submit_tool_outputs_stream(
+        run_id=run.id,
+        thread_id=begun.id,
+        tool_outputs=[{"tool_call_id": asked.id, "output": "sunny"}],
+        event_handler=Handler(),
+    ) as stream:
+        await stream.until_done()
+    assert names[:3] == ["thread.run.step.completed", "thread.run.queued", "thread.run.in_progress"]
+    assert names[-1] == "thread.run.completed"
+    (answer,) = await stream.get_final_messages()
+    assert answer.content[0].type == "text"
+    assert answer.content[0].text.value == "Sunny."
+
+
+async def test_outputs_that_do_not_fit_are_refused_in_the_words_of_old(
+    http: httpx2.AsyncClient, script: Callable[..., Script]
+) -> None:
+    model = script(call("weather", {})).model
+    path = f"/threads/{await thread(http)}/runs"
+    run = (await http.post(path, json={"assistant_id": await assistant(http, model, TOOL)})).json()
+    async with asyncio.timeout(30):
+        while run["status"] != "requires_action":
+            run = (await http.get(f"{path}/{run['id']}")).json()
+    answer = await http.post(f"{path}/{run['id']}/submit_tool_outputs", json={"tool_outputs": []})
+    assert answer.status_code == 400
+    (asked,) = run["required_action"]["submit_tool_outputs"]["tool_calls"]
+    assert answer.json()["error"]["message"] == f"Expected tool outputs for call_ids ['{asked['id']}'], got []"
+    done = await http.post(f"{path}/{run['id']}/cancel")
+    assert done.json()["status"] == "cancelled"
+    late = await http.post(
+        f"{path}/{run['id']}/submit_tool_outputs", json={"tool_outputs": [{"tool_call_id": asked["id"], "output": "x"}]}
+    )
+    assert late.json()["error"]["message"] == 'Runs in status "cancelled" do not accept tool outputs.'
+
+
+async def test_failed_run_tells_why(sdk: AsyncOpenAI, script: Callable[..., Script]) -> None:
+    model = script(error(401, "wrong key", {"x-should-retry": "false"})).model
+    made = await sdk.beta.assistants.create(model=model)
+    begun = await sdk.beta.threads.create(messages=[{"role": "user", "content": "Hi"}])
+    run = await sdk.beta.threads.runs.create_and_poll(thread_id=begun.id, assistant_id=made.id)
+    assert run.status == "failed"
+    assert run.last_error is not None
+    assert run.last_error.code == "server_error"
+    assert "refused the server's credentials" in run.last_error.message
+
+
+async def test_stream_of_what_is_not_there_raises_in_the_sdk(sdk: AsyncOpenAI) -> None:
+    begun = await sdk.beta.threads.create()
+    with pytest.raises(APIError, match="No assistant found with id 'asst_none'"):
+        await sdk.beta.threads.runs.create(thread_id=begun.id, assistant_id="asst_none", stream=True)
+
+
+async def test_run_of_one_edge_is_followed_on_the_other(
+    http: httpx2.AsyncClient, api: Api, script: Callable[..., Script]
+) -> None:
+    model = script(code("print(1)"), text("Done.")).model
+    thread_id = await thread(http)
+    run = (
+        await api.runs.CreateRun(v1.CreateRunRequest(thread_id=thread_id, assistant_id=await assistant(http, model)))
+    ).run
+    async with http.stream("GET", f"/threads/{thread_id}/runs/{run.id}/events") as response:
+        over_http = [event async for event in events_of(response)]
+    over_grpc = [
+        item.event
+        async for item in api.runs.StreamRunEvents(v1.StreamRunEventsRequest(run_id=run.id))
+        if item.HasField("event")
+    ]
+    told = [event.id for event in over_http if event.id]
+    # One by one and in the same order, but for what the old wire has no words for.
+    known = [f"{run.id}:{event.sequence}" for event in over_grpc]
+    assert [event_id for event_id in known if event_id in told] == told
+    assert told[-1] == known[-1]
+    steps = (await http.get(f"/threads/{thread_id}/runs/{run.id}/steps", params={"order": "asc"})).json()["data"]
+    assert [step["type"] for step in steps] == ["tool_calls", "message_creation"]
+    listed = (await http.get(f"/threads/{thread_id}/runs")).json()
+    assert [one["id"] for one in listed["data"]] == [run.id]
