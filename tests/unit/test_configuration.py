@@ -86,7 +86,7 @@ def test_variables_that_kubernetes_puts_beside_a_service_are_passed_over(
     [
         ("[sandbox\n", "is not valid TOML"),
         ("[sandboxes]\n", "There is no section 'sandboxes' (from the configuration file); did you mean sandbox?"),
-        ('listen = "127.0.0.1:1"\n', "`listen` (from the configuration file) must stand below [server]."),
+        ('listen = "127.0.0.1:1"\n', "`listen` (from the configuration file) must stand below [server] or [http]."),
         ("ttl_seconds = 5\n", "`ttl_seconds` (from the configuration file) must stand below [runs]."),
         ("sandbox = 1\n", "'sandbox' (from the configuration file) must be a section, like [sandbox]."),
         ("[sandbox]\npool = 1\n", "There is no setting 'sandbox.pool' (from the configuration file)"),
