@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..driver import SandboxUnavailable
-from .interpreter import Ending, Interpreter
+from ..shared.ending import Ending
+from .interpreter import Interpreter
 from .peer import Peer
 from .settings import LocalSandboxSettings
 
