@@ -9,7 +9,7 @@
 ``launcher``            makes interpreters; ``zygotes`` and ``peer`` talk to the processes that fork them
 ``files``, ``inputs``   what comes out of /mnt/data, and what goes in
 ``cgroups``, ``layers`` limits by the kernel, and what of all this the host really gives
-``zygote/``             the code of those other processes
+``sandbox.zygote``      the code of those other processes
 ======================  ==============================================================================================
 """
 

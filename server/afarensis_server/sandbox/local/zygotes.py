@@ -19,8 +19,8 @@ from .settings import LocalSandboxSettings
 
 _log = logging.getLogger(__name__)
 
-_HERE = Path(__file__).parent
-_GUEST_CODE = _HERE.parent / "guest"
+_HERE = Path(__file__).parents[1]
+_GUEST_CODE = _HERE / "guest"
 #: Bytes of a process's complaints that are read.
 _ERRORS_SIZE = 64 * 1024
 

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from ..local.zygote import syscalls
+from ..zygote import syscalls
 
 #: Bytes of a path that is reported. Deeper and longer ones exist for the session alone.
 MAX_PATH = 1024
@@ -195,6 +195,8 @@ def _entries(upper: int, directory: str, links: Mapping[str, os.stat_result]) ->
             try:
                 status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                 original = links.get(os.readlink(name, dir_fd=descriptor)) if stat.S_ISLNK(status.st_mode) else None
+            except PermissionError:
+                raise
             except OSError:
                 continue  # gone or replaced in the meantime
             if original is None:

@@ -72,6 +72,8 @@ class Execution(ABC):
         self.ending: Ending | None = None
         #: What was wrong with the frames of an interpreter that was killed for it.
         self.broken: str | None = None
+        #: Why there is no interpreter any more, where that is not how it ended.
+        self.lost: str | None = None
         #: The session's files went with the interpreter.
         self.files_lost = False
         self.over = False

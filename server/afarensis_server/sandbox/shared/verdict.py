@@ -109,6 +109,8 @@ class Verdict:
         if execution.stopped is Stop.INTERRUPT:
             value = f"the code was interrupted; {killed}. {gone}"
             return ExecutionStatus.INTERRUPTED, _error("KeyboardInterrupt", value)
+        if execution.lost is not None:
+            return ExecutionStatus.SESSION_LOST, _error("SessionLost", f"{execution.lost}. {gone}")
         if execution.broken is not None:
             cause = f"sent what no interpreter sends ({execution.broken}), so it was killed"
         else:
