@@ -15,7 +15,6 @@ from ..agent.wire import PROTOCOL
 from ..driver import SandboxUnavailable
 from ..guest.frames import PREFIX, FrameBuffer, FrameError, encode
 from ..guest.limits import MAX_BODY, MAX_HEADER
-from .tls import pollable
 
 #: Of each piece of the engine's stream: which of the container's streams it is of, and how long it is.
 _PIECE = struct.Struct(">BxxxI")
@@ -127,9 +126,8 @@ class Call:
 class Connection:
     """Owns the socket, and two tasks until ``close``."""
 
-    def __init__(self, raw: socket.socket, keeper: object) -> None:
-        self._keeper = keeper
-        self._socket = pollable(raw)
+    def __init__(self, stream: socket.socket) -> None:
+        self._socket = stream
         self._socket.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._frames = FrameBuffer(_MAX_HEADER, _MAX_BODY)
@@ -225,7 +223,6 @@ class Connection:
         self.give_up("the session is closed")
         await asyncio.wait(self._tasks)
         self._socket.close()
-        self._keeper = None
 
     def _said(self) -> str:
         words = bytes(self._words).decode(errors="replace").strip()

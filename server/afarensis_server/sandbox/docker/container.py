@@ -172,7 +172,7 @@ class Container:
         self._id = await around.engine.create(self.name, config)
         try:
             # Before it starts: nothing is missed.
-            self._connection = Connection(*await around.engine.attach(self._id))
+            self._connection = Connection(await around.engine.attach(self._id))
             await around.engine.start(self._id)
         except NoSuchContainer as error:
             raise SandboxUnavailable(f"a new container is gone: {error}") from error

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import docker.utils
 import requests.exceptions
 
 from ..driver import SandboxUnavailable
+from .tls import polled
 
 _DEFAULT_HOST = "unix:///var/run/docker.sock"
 BUILD_COMMAND = "make sandbox-image"
@@ -86,16 +88,22 @@ class Engine:
         )
         return str(made["Id"])
 
-    async def attach(self, container: str) -> tuple[socket.socket, object]:
+    async def attach(self, container: str) -> socket.socket:
         """A socket to the standard streams of a container that has not started, with the engine's headers in them.
 
-        What comes with it must be kept as long as the socket is used.
+        It can be polled, and is the caller's to close.
         """
         streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
         opened = await self._ask(lambda: self._client.attach_socket(container, streams), "attach to a container")
         connection: socket.socket = getattr(opened, "_sock", opened)
         connection.settimeout(None)
-        return connection, opened
+        if isinstance(connection, ssl.SSLSocket):
+            return polled(connection, opened)
+        copy = connection.dup()
+        # All that the SDK has of it, which is of no more use to that. The response hangs there and nowhere else.
+        await asyncio.to_thread(opened._response.close)  # noqa: SLF001
+        connection.close()
+        return copy
 
     async def start(self, container: str) -> None:
         """Start a container."""

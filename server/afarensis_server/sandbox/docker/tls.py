@@ -9,16 +9,17 @@ from contextlib import suppress
 _SIZE = 256 * 1024
 
 
-def pollable(raw: socket.socket) -> socket.socket:
-    """A socket that carries the same and can be polled. The caller's to close; closing it ends the other one."""
-    if not isinstance(raw, ssl.SSLSocket):
-        return raw.dup()
+def polled(encrypted: ssl.SSLSocket, keeper: object) -> socket.socket:
+    """A socket that carries the same and can be polled. The caller's to close; closing it ends the other one.
+
+    ``keeper`` is what must not be collected as long as that is used.
+    """
     ours, theirs = socket.socketpair()
-    threading.Thread(target=_pump, args=(raw, theirs), name="sandbox-tls", daemon=True).start()
+    threading.Thread(target=_pump, args=(encrypted, theirs, keeper), name="sandbox-tls", daemon=True).start()
     return ours
 
 
-def _pump(encrypted: ssl.SSLSocket, plain: socket.socket) -> None:
+def _pump(encrypted: ssl.SSLSocket, plain: socket.socket, _keeper: object) -> None:
     """Carry bytes both ways until one side ends. One thread for both, since OpenSSL takes no two at a time."""
     encrypted.setblocking(False)
     plain.setblocking(False)
