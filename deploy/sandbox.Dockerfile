@@ -16,7 +16,7 @@ RUN python3 -m venv /opt/afarensis/python \
 COPY server/afarensis_server/sandbox/agent /opt/afarensis/afarensis_sandbox/agent
 COPY server/afarensis_server/sandbox/guest /opt/afarensis/afarensis_sandbox/guest
 COPY server/afarensis_server/sandbox/observing /opt/afarensis/afarensis_sandbox/observing
-COPY server/afarensis_server/sandbox/local/zygote /opt/afarensis/afarensis_sandbox/local/zygote
+COPY server/afarensis_server/sandbox/zygote /opt/afarensis/afarensis_sandbox/zygote
 RUN /opt/afarensis/python/bin/python -m compileall -q /opt/afarensis/afarensis_sandbox
 
 FROM ${BASE_IMAGE}

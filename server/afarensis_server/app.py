@@ -42,6 +42,7 @@ from .runs.models.registry import Models
 from .runs.models.retry import RetrySettings
 from .runs.prompt import PromptLimits, Prompts
 from .runs.service import Runs
+from .sandbox.docker import DockerSandbox, DockerSandboxSettings, InputMode
 from .sandbox.driver import SandboxDriver, SandboxUnavailable
 from .sandbox.local import CgroupMode, LocalSandbox, LocalSandboxSettings
 from .sessions.data import SessionData
@@ -191,6 +192,8 @@ def _counted(runs: int, executions: int) -> str:
 
 def open_driver(settings: Settings, directory: Path) -> SandboxDriver:
     """The sandbox driver that the settings ask for."""
+    if settings.sandbox.driver == "docker":
+        return DockerSandbox(_docker_settings(settings, directory))
     section = settings.sandbox
     return LocalSandbox(
         LocalSandboxSettings(
@@ -208,6 +211,31 @@ def open_driver(settings: Settings, directory: Path) -> SandboxDriver:
             cgroups=CgroupMode(section.cgroups),
             allow_missing_layers=section.allow_missing_layers,
         )
+    )
+
+
+def _docker_settings(settings: Settings, directory: Path) -> DockerSandboxSettings:
+    section, engine = settings.sandbox, settings.docker
+    return DockerSandboxSettings(
+        image=engine.image or f"afarensis-sandbox:{__version__}",
+        work_directory=directory / "sandbox",
+        host=engine.host,
+        certificates=engine.certificates,
+        runtime=engine.runtime,
+        inputs=InputMode(engine.inputs),
+        copy_bytes=engine.copy_bytes,
+        overhead_bytes=engine.overhead_bytes,
+        input_inodes=engine.input_inodes,
+        warm=engine.warm,
+        pool_size=section.pool_size,
+        usual_limits=_session_limits(settings),
+        max_sessions=section.max_sessions,
+        grace_seconds=section.grace_seconds,
+        start_seconds=section.start_seconds,
+        answer_seconds=section.answer_seconds,
+        engine_seconds=engine.engine_seconds,
+        window_bytes=engine.window_bytes,
+        allow_missing_layers=section.allow_missing_layers,
     )
 
 

@@ -155,8 +155,9 @@ class FilesSection(Section):
 class SandboxSection(Section):
     """Where code runs, and what it may use."""
 
-    driver: Literal["local"] = "local"
-    """What isolates sessions: `local` uses the kernel's namespaces, without any daemon."""
+    driver: Literal["local", "docker"] = "local"
+    """What isolates sessions: `local` uses the kernel's namespaces, without any daemon; `docker` gives each session a
+    container of an engine (section [docker])."""
     guest_python: Path | None = None
     """The Python that runs the code, with what the code may import. Unset: `.guest/bin/python` of the checkout that the
     server runs from."""
@@ -222,6 +223,42 @@ class SandboxSection(Section):
         if self.life_seconds > self.max_life_seconds:
             raise ValueError("life_seconds must not be more than max_life_seconds")
         return self
+
+
+class DockerSection(Section):
+    """Sessions in containers, where `sandbox.driver` is `docker`. What one session may use, the times and the pool are
+    those of [sandbox]."""
+
+    host: str = ""
+    """Where the container engine, Docker or Podman, listens: `unix:///run/user/1000/docker.sock`, or `tcp://host:2376`.
+    Empty: as for the engine's own command, `DOCKER_HOST` with its companions, and else `unix:///var/run/docker.sock`."""
+    certificates: Path | None = None
+    """The directory of `ca.pem`, `cert.pem` and `key.pem` for an engine that is reached by TLS. Unset: as
+    `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH` say."""
+    image: str = ""
+    """The image that sessions run in, which `make sandbox-image` builds: a name, or an id for one build and no other.
+    Empty: `afarensis-sandbox` of the server's version."""
+    runtime: str = ""
+    """The engine's name of the runtime: `runsc` for gVisor, which puts a kernel of its own between code and the host's.
+    Empty: the engine's default."""
+    inputs: Literal["auto", "mount", "stream"] = "auto"
+    """How input files get into a container: by a read-only `mount` of their originals, or as a `stream`, which takes
+    time, and of the session's disk. `auto` mounts where the engine is found to see the server's files."""
+    copy_bytes: Annotated[ByteSize, Field(ge=0)] = ByteSize(8 * _MIB)
+    """Bytes up to which an input file that is mounted is copied into the session, as long as all copies take no
+    more than a quarter of its disk. A larger one is a link to its original, which can be replaced, but not written to
+    in place."""
+    input_inodes: Annotated[int, Field(ge=0)] = 512
+    """Files and directories below /mnt/data for a session's inputs, on top of `sandbox.disk_inodes`."""
+    overhead_bytes: Bytes = ByteSize(256 * _MIB)
+    """Memory of a container on top of `sandbox.memory_bytes`, for what its agent has imported."""
+    warm: bool = True
+    """Whether each container imports numpy, pandas and pyplot before it takes code. Without, it starts ten times as
+    fast and takes less memory, and the first code that needs them waits."""
+    window_bytes: Annotated[ByteSize, Field(ge=64 * _KIB, le=64 * _MIB)] = ByteSize(1 * _MIB)
+    """Bytes of one execution's output, or of one file, that wait in the server for their reader; then code waits."""
+    engine_seconds: PositiveFloat = 60.0
+    """How long the engine may take to answer."""
 
 
 class RunsSection(Section):
@@ -436,6 +473,7 @@ class Settings(BaseSettings):
     store: StoreSection = StoreSection()
     files: FilesSection = FilesSection()
     sandbox: SandboxSection = SandboxSection()
+    docker: DockerSection = DockerSection()
     runs: RunsSection = RunsSection()
     events: EventsSection = EventsSection()
     openai: OpenAISection = OpenAISection()

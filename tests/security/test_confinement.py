@@ -13,7 +13,7 @@ import pytest
 
 from afarensis_server.sandbox.driver import SandboxSession, SandboxUnavailable, SessionSpec
 from afarensis_server.sandbox.local import CgroupMode, LocalSandbox, LocalSandboxSettings, cgroups, zygotes
-from afarensis_server.sandbox.local.zygote import syscalls
+from afarensis_server.sandbox.zygote import syscalls
 from tests.support.sandbox import LIMITS, guest_python, guest_with, opened, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

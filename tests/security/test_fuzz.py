@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from afarensis_server.sandbox.driver import Display, ExecutionStatus
 from afarensis_server.sandbox.guest.frames import PREFIX, FrameBuffer, FrameError
 from afarensis_server.sandbox.local import LocalSandbox
-from afarensis_server.sandbox.local.frames import MAX_BODY, MAX_HEADER, parse_display, parse_result
+from afarensis_server.sandbox.shared.frames import MAX_BODY, MAX_HEADER, parse_display, parse_result
 from tests.support.sandbox import SOCKET, opened, run
 
 #: Stands for the number of the request that runs, which the guest knows and we do not.

@@ -72,7 +72,10 @@ _KEEPER = pytest.StashKey[Keeper]()
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin at once if any test will ask."""
-    wanted = any("docker_engine" in getattr(item, "fixturenames", ()) for item in session.items)
+    wanted = any(
+        "docker_engine" in getattr(item, "fixturenames", ()) or item.get_closest_marker("engine")
+        for item in session.items
+    )
     if wanted and not session.config.option.collectonly:
         session.config.stash[_KEEPER] = Keeper()
 

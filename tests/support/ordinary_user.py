@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from afarensis_server.sandbox.local.zygote import clone, syscalls
+from afarensis_server.sandbox.zygote import clone, syscalls
 from tests.support.sandbox import REPOSITORY, guest_python
 
 NOBODY = 65534

@@ -7,6 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
+
+from afarensis_server.sandbox.docker import DockerSandbox, DockerSandboxSettings
 from afarensis_server.sandbox.driver import (
     Display,
     ExecutionEvent,
@@ -131,6 +134,39 @@ async def opened(driver: SandboxDriver, *files: InputFile, **limits: float) -> A
         yield session
     finally:
         await session.close()
+
+
+def parametrize_drivers(metafunc: pytest.Metafunc, *, every_test: bool) -> None:
+    """Run tests that take a ``driver`` on the local one, on containers, and on gVisor if they are marked so.
+
+    Where it is not ``every_test`` that runs in containers, those do that are marked ``on_docker``.
+    """
+    if "driver" not in metafunc.fixturenames:
+        return
+    drivers: list[object] = ["local"]
+    marks = {mark.name for mark in metafunc.definition.iter_markers()}
+    if "AFARENSIS_TEST_LOCAL_ONLY" not in os.environ:
+        if (every_test and "on_local" not in marks) or "on_docker" in marks:
+            drivers.append(pytest.param("docker", marks=pytest.mark.engine))
+        if "on_gvisor" in marks:
+            drivers.append(pytest.param("gvisor", marks=pytest.mark.engine))
+    metafunc.parametrize("driver", drivers, indirect=True, scope="session")
+
+
+def make_driver(request: pytest.FixtureRequest, directory: Path, **settings: object) -> SandboxDriver:
+    """The driver that a test is parametrized with."""
+    common = {"work_directory": directory / "work", "grace_seconds": 1.0} | settings
+    if request.param == "local":
+        return LocalSandbox(LocalSandboxSettings(guest_python=guest_python(), **common))  # type: ignore[arg-type] # by name
+    # Cold: a container for each test would spend its time on imports.
+    containers = {"warm": False, "runtime": "runsc" if request.param == "gvisor" else ""} | common
+    return DockerSandbox(
+        DockerSandboxSettings(
+            host=request.getfixturevalue("docker_engine"),
+            image=request.getfixturevalue("sandbox_image"),
+            **containers,  # type: ignore[arg-type] # by name
+        )
+    )
 
 
 @asynccontextmanager

@@ -5,26 +5,18 @@ import pytest
 import pytest_asyncio
 
 from afarensis_server.sandbox.driver import InputFile, SandboxDriver, SandboxSession
-from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings
-from tests.support.sandbox import guest_python, opened
+from tests.support.sandbox import make_driver, opened, parametrize_drivers
 
 
-def _local(directory: Path) -> SandboxDriver:
-    settings = LocalSandboxSettings(
-        guest_python=guest_python(), work_directory=directory / "work", grace_seconds=1.0, max_sessions=8
-    )
-    return LocalSandbox(settings)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    parametrize_drivers(metafunc, every_test=True)
 
 
-#: Every driver runs the same suite.
-DRIVERS: dict[str, Callable[[Path], SandboxDriver]] = {"local": _local}
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session", params=DRIVERS)
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def driver(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[SandboxDriver]:
-    async with DRIVERS[request.param](tmp_path_factory.mktemp("sandbox")) as driver:
+    async with make_driver(request, tmp_path_factory.mktemp("sandbox"), max_sessions=8) as driver:
         yield driver
 
 

@@ -9,7 +9,7 @@ from afarensis_server.sandbox.driver import SandboxDriver, SandboxSession
 from afarensis_server.sandbox.local import zygotes
 from tests.support.sandbox import guest_with, local, opened, process_of, run
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.on_local]
 
 _PANDAS = "import pandas\nprint(pandas.DataFrame({'a': range(1000), 'b': range(1000)}).groupby('a').sum().describe())"
 

@@ -3,13 +3,13 @@
 ======================  ==============================================================================================
 ``driver``              the driver: opens sessions, counts them, ends them
 ``session``             one session: its files and its executions
-``place``, ``pool``     what a session takes up, and those that are made ahead
-``execution``           one request to an interpreter; ``outputs``, ``frames`` and ``readiness`` are its parts
+``place``               what a session takes up; ``shared.pool`` makes some ahead
+``execution``           one request to an interpreter, as ``shared.execution`` has it; ``readiness`` waits for it
 ``interpreter``         one process with its socket and pipes
 ``launcher``            makes interpreters; ``zygotes`` and ``peer`` talk to the processes that fork them
 ``files``, ``inputs``   what comes out of /mnt/data, and what goes in
 ``cgroups``, ``layers`` limits by the kernel, and what of all this the host really gives
-``zygote/``             the code of those other processes
+``sandbox.zygote``      the code of those other processes
 ======================  ==============================================================================================
 """
 

@@ -7,11 +7,11 @@ import shutil
 from types import TracebackType
 from typing import Self
 
-from ..driver import Layer, SandboxFull, SandboxSession, SandboxUnavailable, SessionSpec
+from ..driver import Layer, SandboxFull, SandboxSession, SandboxUnavailable, SessionLimits, SessionSpec
+from ..shared.pool import Pool
 from .launcher import Launcher
 from .layers import inspect
 from .place import Place
-from .pool import Pool
 from .session import LocalSession
 from .settings import LocalSandboxSettings
 
@@ -29,7 +29,7 @@ class LocalSandbox:
     def __init__(self, settings: LocalSandboxSettings) -> None:
         self._settings = settings
         self._launcher: Launcher | None = None
-        self._pool: Pool | None = None
+        self._pool: Pool[Place] | None = None
         self._sessions: dict[str, LocalSession] = {}
         #: Places taken, those of sessions that are being opened included.
         self._taken = 0
@@ -48,7 +48,7 @@ class LocalSandbox:
             await self.__aexit__(None, None, None)
             raise
         # Last: what the check opened says nothing about what sessions will ask for.
-        self._pool = Pool(self._launcher, self._settings)
+        self._pool = Pool(self._make_place, self._settings.pool_size, self._settings.usual_limits)
         return self
 
     async def __aexit__(
@@ -77,7 +77,7 @@ class LocalSandbox:
                 await place.leave()
                 place = None
             if place is None:
-                place = Place(self._launcher, self._settings, spec.limits)
+                place = self._make_place(spec.limits)
                 await place.furnish(spec.files)
             place.limit(spec.limits)
             session = LocalSession(place, self._settings, spec, on_close=self._forget)
@@ -112,6 +112,10 @@ class LocalSandbox:
         for layer in layers:
             if not layer.active:
                 _log.warning("sessions run without the layer %s: %s", layer.name, layer.detail)
+
+    def _make_place(self, limits: SessionLimits) -> Place:
+        assert self._launcher is not None
+        return Place(self._launcher, self._settings, limits)
 
     def _forget(self, session: LocalSession) -> None:
         if self._sessions.pop(session.place.volume, None) is not None:

@@ -1,4 +1,4 @@
-"""One cell on its way through an interpreter, from the request to how it ended."""
+"""One cell on its way through an interpreter of this machine, read from its pipes and its socket."""
 
 import asyncio
 import fcntl
@@ -7,17 +7,12 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from enum import StrEnum
-from typing import Any
 
 from ..driver import ExecutionEvent, OutputStream, SessionLimits
-from ..guest.frames import PREFIX, FrameError, encode
-from ..guest.limits import MAX_REQUEST
-from .frames import ResultFrame, parse_display, parse_result
-from .interpreter import Ending, Interpreter, unread_bytes
-from .leftovers import boot_time, end_leftovers, kill_below
-from .outputs import Outputs
-from .pace import Pace
+from ..guest.frames import FrameError
+from ..observing.leftovers import boot_time, end_leftovers, kill_below
+from ..shared import execution
+from .interpreter import Interpreter, unread_bytes
 
 #: Bytes read at a time, and what a pipe holds unless told otherwise.
 _READ_SIZE = 64 * 1024
@@ -29,37 +24,10 @@ _FRAMES_SIZE = 4 * 1024
 _WIDE = 512 * 1024
 #: A fresh one for each read would cost page faults.
 _buffer = memoryview(bytearray(_WIDE))
-#: Seconds that a guest gets to take up a request: an interrupt before it has would be lost.
-_SETTLE_SECONDS = 0.05
-#: Bytes of ``display_bytes`` that a display takes beside its own: each is an event, however little it holds.
-_DISPLAY_BYTES = 4 * 1024
 
 
-class Stop(StrEnum):
-    """Why code was told to stop."""
-
-    TIMEOUT = "timeout"
-    INTERRUPT = "interrupt"
-
-
-def encode_request(number: int, code: str) -> bytes:
-    """What hands code to a guest. Raises CodeTooLongError."""
-    request = encode({"type": "execute", "id": number, "code": code})
-    if len(request) - PREFIX.size > MAX_REQUEST:
-        raise CodeTooLongError(len(request))
-    return request
-
-
-class CodeTooLongError(ValueError):
-    """The code is longer than what a guest takes."""
-
-
-class Execution:
-    """One request to an interpreter. Ask it to ``advance`` until it is ``over``.
-
-    Nothing is read in between, so a consumer that is slow slows the code. Cancelling ``advance`` loses nothing: who has
-    no use for the rest calls ``settle``.
-    """
+class Execution(execution.Execution):
+    """One request to a local interpreter."""
 
     def __init__(
         self,
@@ -70,62 +38,13 @@ class Execution:
         timeout_seconds: float,
         grace_seconds: float,
     ) -> None:
+        super().__init__(number, limits, timeout_seconds=timeout_seconds, grace_seconds=grace_seconds)
         self._interpreter = interpreter
         interpreter.hold()
-        self._number = number
-        #: What interrupted code gets to end by itself.
-        self.grace_seconds = grace_seconds
-        #: Nothing that the code started is to outlive it.
-        self.is_hard = False
-        self._loop = asyncio.get_running_loop()
-        self._outputs = Outputs(limits.output_bytes)
-        self._pace = Pace()
-        self._display_left = limits.display_bytes
-        #: Bytes of displays that were left out, and what they would have taken of the limit.
-        self.dropped_display_bytes = 0
-        self.refused_display_bytes = 0
         self._control = interpreter.control.fileno()
         self._streams = {interpreter.stdout: OutputStream.STDOUT, interpreter.stderr: OutputStream.STDERR}
-        self._started = time.monotonic()
         self._started_boot = boot_time()
-        # It counts whether or not anybody takes the events.
-        self._timer = self._loop.call_later(timeout_seconds, self.stop, Stop.TIMEOUT)
-        self._deadline: asyncio.TimerHandle | None = None
         self._killing: asyncio.Future[None] | None = None
-        #: Why the code was told to stop, if it was.
-        self.stopped: Stop | None = None
-        #: What the guest says the result is; None when the interpreter ended instead.
-        self.result: ResultFrame | None = None
-        #: How the interpreter ended, if it did.
-        self.ending: Ending | None = None
-        #: What was wrong with the frames of an interpreter that was killed for it.
-        self.broken: str | None = None
-        self.over = False
-        self.wall_seconds = 0.0
-
-    @property
-    def elapsed_seconds(self) -> float:
-        """How long ago the code was handed over."""
-        return time.monotonic() - self._started
-
-    @property
-    def dropped_output_bytes(self) -> int:
-        """Bytes of output that were left out."""
-        return self._outputs.dropped_bytes
-
-    def stop(self, why: Stop, within_seconds: float | None = None) -> None:
-        """Interrupt the code, and kill the interpreter if that does not end it in time; see ``SandboxSession``."""
-        if self.over:
-            return
-        if within_seconds is not None and not self.is_hard:
-            self.is_hard = True
-            self.grace_seconds = min(within_seconds, self.grace_seconds)
-            self._deadline = self._loop.call_later(within_seconds, self._kill_all)
-        if self.stopped is None:
-            self.stopped = why
-            self._timer.cancel()
-            delay = self._started + _SETTLE_SECONDS - time.monotonic()
-            self._timer = self._loop.call_later(max(0.0, delay), self._interrupt)
 
     async def send(self, request: bytes) -> None:
         """Hand over the code, as ``encode_request`` made it."""
@@ -150,21 +69,8 @@ class Execution:
         if ended and self.result is None:
             self.ending = await self._interpreter.ended()
         if ended or self.result is not None:
-            self._cancel_timers()
-            now = time.monotonic()
-            self.wall_seconds = now - self._started
-            self.over = True
-            events += self._outputs.finish(now)
+            events += self._finish()
         return events
-
-    async def settle(self) -> None:
-        """Stop the code and let it end, with nobody looking."""
-        self.stop(Stop.INTERRUPT)
-        try:
-            while not self.over:
-                await self.advance()
-        finally:
-            self.close()
 
     def close(self) -> None:
         """Let go of the interpreter."""
@@ -180,15 +86,8 @@ class Execution:
         if self._killing is not None:
             await self._killing
 
-    def _cancel_timers(self) -> None:
-        self._timer.cancel()
-        if self._deadline is not None:
-            self._deadline.cancel()
-
-    def _interrupt(self) -> None:
+    def _send_interrupt(self) -> None:
         self._interpreter.signal(signal.SIGINT)
-        if not self.is_hard:
-            self._timer = self._loop.call_later(self.grace_seconds, self._kill)
 
     def _kill(self) -> None:
         self._interpreter.kill()
@@ -256,23 +155,3 @@ class Execution:
             self.broken = str(error)
             self._interpreter.forget(self._control)
             self._kill()
-
-    def _take(self, header: dict[str, Any], body: bytes) -> Iterator[ExecutionEvent]:
-        number = header.get("id")
-        # True is 1 to Python, but not to us.
-        if type(number) is not int or number != self._number or self.result is not None:
-            raise FrameError("a frame that belongs to no request")
-        if header["type"] == "display":
-            cost = _DISPLAY_BYTES + len(body)
-            if cost > self._display_left:
-                self.dropped_display_bytes += len(body)
-                self.refused_display_bytes += cost
-                return
-            display = parse_display(header, body)
-            self._display_left -= cost
-            yield from self._outputs.flush(time.monotonic())
-            yield display
-        elif header["type"] == "result":
-            self.result = parse_result(header)
-        else:
-            raise FrameError("a frame of an unknown type")

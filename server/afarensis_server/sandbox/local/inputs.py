@@ -1,16 +1,12 @@
 """Puts input files where a session's overlay finds them: hard links, which cost nothing."""
 
-import os
 import shutil
-import stat
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 from ..driver import InputFile
-
-#: Bytes of a name, without its directories.
-_NAME_BYTES = 255
+from ..shared.inputs import check_name, link_file
 
 
 class InputDirectory:
@@ -32,7 +28,7 @@ class InputDirectory:
         """Put files in; the names that are new in the directory."""
         names = []
         for file in files:
-            self._replace(file.name, partial(self._link, file.path))
+            self._replace(file.name, partial(link_file, file.path, mode=self._mode))
             self.files[file.name] = file
             names.append(file.name)
             if file.file_id and file.file_id not in self.files:
@@ -46,8 +42,7 @@ class InputDirectory:
         self.path.with_suffix(".new").unlink(missing_ok=True)
 
     def _replace(self, name: str, make: Callable[[Path], None]) -> None:
-        if "\0" in name or any(part in {"", ".", ".."} or len(part.encode()) > _NAME_BYTES for part in name.split("/")):
-            raise ValueError(f"{name!r} cannot be the name of a file")
+        check_name(name)
         # Beside the directory: any name in it may be one of a session's, and as long as names can be.
         new = self.path.with_suffix(".new")
         for parent in [*Path(name).parents][-2::-1]:
@@ -58,18 +53,6 @@ class InputDirectory:
         new.unlink(missing_ok=True)
         make(new)
         new.replace(self.path / name)
-
-    def _link(self, source: Path, place: Path) -> None:
-        try:
-            os.link(source, place)
-            mode = stat.S_IMODE(place.stat().st_mode)
-            if mode & self._mode != self._mode:
-                place.chmod(mode | self._mode)
-        except OSError:
-            # Another file system, or somebody else's file.
-            place.unlink(missing_ok=True)
-            shutil.copyfile(source, place)
-            place.chmod(self._mode)
 
 
 def _point(target: str, place: Path) -> None:

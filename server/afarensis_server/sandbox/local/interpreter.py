@@ -8,12 +8,12 @@ import os
 import signal
 import socket
 import time
-from dataclasses import dataclass
 
 from ..driver import SandboxUnavailable, SessionLimits
 from ..guest.frames import FrameBuffer, encode
+from ..shared.ending import Ending
+from ..shared.frames import MAX_BODY, MAX_HEADER
 from .cgroups import Cgroup
-from .frames import MAX_BODY, MAX_HEADER
 from .readiness import Watch, wait_readable
 
 #: Seconds to wait for the zygote's word on how a process ended, once it has.
@@ -24,25 +24,6 @@ _REPORT_SECONDS = 5.0
 _GROUPED_FACTOR = 2
 #: Bytes to look for the first frame in.
 _READY_SIZE = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a process ended, from the kernel: an exit status, or minus a signal."""
-
-    exit_code: int
-    cpu_seconds: float
-
-    def describe(self) -> str:
-        """Say it in words."""
-        if self.exit_code >= 0:
-            return f"exited with status {self.exit_code}"
-        if self.exit_code == -signal.SIGSEGV:
-            # The kernel spares the first process of a namespace a SIGABRT of its own; libc then ends it like this.
-            return "was ended by SIGSEGV: native code crashed or called abort()"
-        with contextlib.suppress(ValueError):
-            return f"was ended by {signal.Signals(-self.exit_code).name}"
-        return f"was ended by signal {-self.exit_code}"
 
 
 class Interpreter:

@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Self
 
 from ..driver import SandboxUnavailable
+from ..zygote.privileges import is_host_root
 from .cgroups import Cgroup, Cgroups
 from .interpreter import Interpreter
 from .settings import LocalSandboxSettings
-from .zygote.privileges import is_host_root
 from .zygotes import Supervisor, Zygote
 
 _log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..driver import SandboxUnavailable
-from .zygote.messages import PeerGoneError, receive, send
+from ..zygote.messages import PeerGoneError, receive, send
 
 
 class Peer:

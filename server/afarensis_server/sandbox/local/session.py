@@ -16,13 +16,16 @@ from ..driver import (
     SandboxUnavailable,
     SessionSpec,
 )
+from ..observing.files import Snapshot, is_sparse, open_regular, take_snapshot
+from ..observing.lookout import Lookout
+from ..shared.changes import compare
+from ..shared.execution import CodeTooLongError, Stop, encode_request
+from ..shared.verdict import Spent, Verdict, closed, too_long
 from .cgroups import Usage
-from .execution import CodeTooLongError, Execution, Stop, encode_request
-from .files import Snapshot, compare, is_sparse, list_data, open_regular, stat_data, take_snapshot
-from .lookout import Lookout
+from .execution import Execution
+from .files import list_data, stat_data
 from .place import Place
 from .settings import LocalSandboxSettings
-from .verdict import Spent, Verdict, closed, too_long
 
 _CHUNK = 256 * 1024
 

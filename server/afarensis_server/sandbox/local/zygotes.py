@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..driver import SandboxUnavailable
-from .interpreter import Ending, Interpreter
+from ..shared.ending import Ending
+from .interpreter import Interpreter
 from .peer import Peer
 from .settings import LocalSandboxSettings
 
 _log = logging.getLogger(__name__)
 
-_HERE = Path(__file__).parent
-_GUEST_CODE = _HERE.parent / "guest"
+_HERE = Path(__file__).parents[1]
+_GUEST_CODE = _HERE / "guest"
 #: Bytes of a process's complaints that are read.
 _ERRORS_SIZE = 64 * 1024
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from .syscall_numbers import NUMBERS
 from .syscalls import MACHINE
 
-_ALLOWED = """
+ALLOWED = """
     read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek sendfile copy_file_range open
     openat openat2 creat close close_range fcntl flock dup dup2 dup3 pipe pipe2 memfd_create stat fstat lstat
     newfstatat statx statfs fstatfs access faccessat faccessat2 truncate ftruncate fallocate fadvise64 readahead
@@ -43,12 +43,12 @@ _ALLOWED = """
 """
 
 #: These would make the host write out all that everybody changed. A session's files lie in memory.
-_PRETENDED = "sync syncfs"
+PRETENDED = "sync syncfs"
 #: Ways to memory that no process has mapped, so that only a control group counts it.
 _UNCOUNTED = "memfd_create shmget"
 
 #: Ways to other processes, to the kernel's insides, to mounts and namespaces; and pipe tricks behind several escapes.
-_FORBIDDEN = """
+FORBIDDEN = """
     ptrace process_vm_readv process_vm_writev process_madvise kcmp pidfd_getfd userfaultfd bpf perf_event_open
     seccomp add_key request_key keyctl mount umount2 pivot_root chroot unshare setns name_to_handle_at
     open_by_handle_at splice vmsplice tee init_module finit_module delete_module kexec_load kexec_file_load
@@ -56,6 +56,19 @@ _FORBIDDEN = """
     settimeofday clock_settime clock_adjtime adjtimex mbind set_mempolicy migrate_pages move_pages fanotify_init
     fanotify_mark
 """
+
+#: Allowed or not by their arguments.
+CONDITIONAL = (
+    "clone",
+    "socket",
+    "socketpair",
+    "getsockopt",
+    "setsockopt",
+    "ioctl",
+    "personality",
+    "setrlimit",
+    "prlimit64",
+)
 
 _RETURN_KILL = 0x80000000
 _RETURN_ALLOW = 0x7FFF0000
@@ -79,8 +92,8 @@ _ARGUMENTS = 16
 _AUDIT_ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 #: x86-64 has a second numbering, for 32-bit pointers, from here on.
 _X32 = 0x40000000
-_NAMESPACE_FLAGS = 0x7E020000
-_AF_UNIX = 1
+NAMESPACE_FLAGS = 0x7E020000
+AF_UNIX = 1
 #: ioctls that put input into a terminal of another process.
 _TERMINAL_INJECTIONS = (0x5412, 0x541C)
 _PERSONALITIES = (0, 0xFFFFFFFF)
@@ -154,13 +167,14 @@ def _core_limit(resource: int, value: int | None) -> list[Instruction]:
 def _rules(machine: str, *, memory_is_counted: bool) -> dict[int, list[Instruction]]:
     """What is done about each system call number."""
     # EPERM on clone3 would break threads, whose creation falls back to clone on ENOSYS alone; so it is left unknown.
-    rules = dict.fromkeys(_ALLOWED.split(), _return(_RETURN_ALLOW))
-    rules |= dict.fromkeys(_FORBIDDEN.split(), _refuse(errno.EPERM))
-    rules |= dict.fromkeys(_PRETENDED.split(), _refuse(_NO_ERROR))
+    rules = dict.fromkeys(ALLOWED.split(), _return(_RETURN_ALLOW))
+    rules |= dict.fromkeys(FORBIDDEN.split(), _refuse(errno.EPERM))
+    rules |= dict.fromkeys(PRETENDED.split(), _refuse(_NO_ERROR))
     if not memory_is_counted:
         rules |= dict.fromkeys(_UNCOUNTED.split(), _refuse(errno.ENOSYS))
-    rules["clone"] = _without_bits(0, _NAMESPACE_FLAGS, errno.EPERM)
-    rules["socket"] = rules["socketpair"] = _only(0, (_AF_UNIX,), errno.EAFNOSUPPORT)
+    # As `CONDITIONAL` names them.
+    rules["clone"] = _without_bits(0, NAMESPACE_FLAGS, errno.EPERM)
+    rules["socket"] = rules["socketpair"] = _only(0, (AF_UNIX,), errno.EAFNOSUPPORT)
     rules["getsockopt"] = rules["setsockopt"] = _except(2, _PEER_HANDLES, errno.ENOPROTOOPT)
     rules["ioctl"] = _except(1, _TERMINAL_INJECTIONS, errno.EPERM)
     rules["personality"] = _only(0, _PERSONALITIES, errno.EPERM)

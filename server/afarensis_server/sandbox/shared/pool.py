@@ -3,11 +3,10 @@
 import asyncio
 import logging
 from collections import Counter, deque
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
 from ..driver import SandboxUnavailable, SessionLimits
-from .launcher import Launcher
-from .place import Place
-from .settings import LocalSandboxSettings
 
 _log = logging.getLogger(__name__)
 
@@ -18,21 +17,40 @@ _REST_SECONDS = 0.05
 _REMEMBERED = 8
 
 
-class Pool:
+class Place(Protocol):
+    """What a session takes up: a driver's own."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an interpreter waits for code."""
+
+    def suits(self, limits: SessionLimits) -> bool:
+        """Whether a session with these limits can have it."""
+
+    async def furnish(self, *, ahead: bool) -> None:
+        """Make it. Raises SandboxUnavailable: then leave it."""
+
+    async def leave(self) -> None:
+        """Let go of everything. May be repeated."""
+
+
+AnyPlace = TypeVar("AnyPlace", bound=Place)
+
+
+class Pool(Generic[AnyPlace]):
     """Keeps places ready, for the limits that are asked for most; one task refills it, after each that is taken."""
 
-    def __init__(self, launcher: Launcher, settings: LocalSandboxSettings) -> None:
-        self._launcher = launcher
-        self._settings = settings
-        self._ready: deque[Place] = deque()
-        usual = settings.usual_limits
+    def __init__(self, make: Callable[[SessionLimits], AnyPlace], size: int, usual: SessionLimits | None) -> None:
+        self._make = make
+        self._size = size
+        self._ready: deque[AnyPlace] = deque()
         self._asked_for: deque[SessionLimits] = deque([usual] if usual is not None else (), maxlen=_REMEMBERED)
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._settled = asyncio.Event()
         self._refilling = asyncio.create_task(self._refill(), name="sandbox-pool")
 
-    async def take(self, limits: SessionLimits) -> Place | None:
+    async def take(self, limits: SessionLimits) -> AnyPlace | None:
         """Take a place that a session with these limits can have; None when there is none."""
         self._asked_for.append(limits)
         for place in [place for place in self._ready if place.suits(limits)]:
@@ -78,9 +96,9 @@ class Pool:
             for place in [place for place in self._ready if not place.suits(limits)]:
                 self._ready.remove(place)
                 await place.leave()
-            if len(self._ready) >= self._settings.pool_size:
+            if len(self._ready) >= self._size:
                 return
-            place = Place(self._launcher, self._settings, limits)
+            place = self._make(limits)
             try:
                 await place.furnish(ahead=True)
             except BaseException:

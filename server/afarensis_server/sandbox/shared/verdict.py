@@ -15,6 +15,7 @@ _NEARLY = 0.9
 _DISK_FULL = (f"[Errno {errno.ENOSPC:d}]", f"[Errno {errno.EFBIG:d}]")
 _KEPT = "The session's variables and files are still there."
 _GONE = "The session's variables are gone; its files are still there."
+_ALL_GONE = "The session's variables are gone, and so are the files that it made; its input files are there."
 
 
 def closed(wall_seconds: float) -> Result:
@@ -98,20 +99,23 @@ class Verdict:
 
     def _judge_loss(self) -> tuple[ExecutionStatus, CodeError]:
         execution = self._execution
+        gone = _ALL_GONE if execution.files_lost else _GONE
         killed = f"it did not end within {execution.grace_seconds:g} s of the interrupt, so its interpreter was killed"
         if self._spent.out_of_memory:
-            value = f"{self._too_large()}, so the interpreter was killed. {_GONE}"
+            value = f"{self._too_large()}, so the interpreter was killed. {gone}"
             return ExecutionStatus.OUT_OF_MEMORY, _error("MemoryError", value)
         if execution.stopped is Stop.TIMEOUT:
-            return ExecutionStatus.TIMEOUT, _error("TimeoutError", f"{self._late()}; {killed}. {_GONE}")
+            return ExecutionStatus.TIMEOUT, _error("TimeoutError", f"{self._late()}; {killed}. {gone}")
         if execution.stopped is Stop.INTERRUPT:
-            value = f"the code was interrupted; {killed}. {_GONE}"
+            value = f"the code was interrupted; {killed}. {gone}"
             return ExecutionStatus.INTERRUPTED, _error("KeyboardInterrupt", value)
+        if execution.lost is not None:
+            return ExecutionStatus.SESSION_LOST, _error("SessionLost", f"{execution.lost}. {gone}")
         if execution.broken is not None:
             cause = f"sent what no interpreter sends ({execution.broken}), so it was killed"
         else:
             cause = execution.ending.describe() if execution.ending is not None else "ended"
-        return ExecutionStatus.SESSION_LOST, _error("SessionLost", f"the interpreter {cause}. {_GONE}")
+        return ExecutionStatus.SESSION_LOST, _error("SessionLost", f"the interpreter {cause}. {gone}")
 
     def _late(self) -> str:
         return f"the code took longer than its time limit of {self._timeout_seconds:g} s"

@@ -7,7 +7,7 @@ wants all of it gone.
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,14 +17,26 @@ _ROUNDS = 5
 _PARENT, _START = 1, 19
 
 
-def end_leftovers(pid: int, since: float) -> bool:
+def below(pid: int) -> Iterator[tuple[int, int]]:
+    """All processes below one, each with its parent. Orphans of a session are its interpreter's: it is their init."""
+    pending = [pid]
+    while pending:
+        parent = pending.pop()
+        for thread in _threads(parent):
+            for child in _read(f"/proc/{parent}/task/{thread}/children").split():
+                pending.append(int(child))
+                yield int(child), parent
+
+
+def end_leftovers(pid: int, since: float, find: Callable[[int], Iterable[tuple[int, int]]] = below) -> bool:
     """Kill all processes below an interpreter that were started ``since`` then, seconds of CLOCK_BOOTTIME.
 
-    Tells whether nothing that was started since is left: threads of the interpreter itself end only together with it.
+    ``find`` finds those, each with its parent. Tells whether nothing that was started since is left: threads of the
+    interpreter itself end only together with it.
     """
     first = int(since * os.sysconf("SC_CLK_TCK"))
     for _ in range(_ROUNDS):
-        started = [(child, parent) for child, parent in _below(pid) if _started(f"/proc/{child}") >= first]
+        started = [(child, parent) for child, parent in find(pid) if _started(f"/proc/{child}") >= first]
         if not started:
             return not any(_started(f"/proc/{pid}/task/{thread}") >= first for thread in _threads(pid))
         for child, parent in started:
@@ -41,7 +53,7 @@ def kill_below(pid: int, pidfd: int) -> None:
         for _ in range(_ROUNDS):
             # While it is not gone, its number is nobody else's.
             signal.pidfd_send_signal(pidfd, 0)
-            alive = [(child, parent) for child, parent in _below(pid) if _started(f"/proc/{child}")]
+            alive = [(child, parent) for child, parent in below(pid) if _started(f"/proc/{child}")]
             for child, parent in alive:
                 _kill(child, parent)
             if not alive:
@@ -55,17 +67,6 @@ def kill_below(pid: int, pidfd: int) -> None:
 def boot_time() -> float:
     """Now, by the clock of `end_leftovers`."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _below(pid: int) -> Iterator[tuple[int, int]]:
-    """All processes below one, each with its parent. Orphans of a session are its interpreter's: it is their init."""
-    pending = [pid]
-    while pending:
-        parent = pending.pop()
-        for thread in _threads(parent):
-            for child in _read(f"/proc/{parent}/task/{thread}/children").split():
-                pending.append(int(child))
-                yield int(child), parent
 
 
 def _threads(pid: int) -> list[str]:

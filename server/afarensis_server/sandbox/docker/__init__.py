@@ -1,0 +1,19 @@
+"""The docker driver: sessions in containers, for hostile users and for hosts where the local driver may not run.
+
+======================  ==============================================================================================
+``driver``              the driver: finds the engine, opens sessions, counts them, ends them
+``session``             one session; ``execution`` is one request to its interpreter
+``container``           what a session takes up; ``shared.pool`` makes some ahead
+``spec``, ``profile``   what a container is made of, and which system calls it may make
+``connection``          the stream to a container's agent, which is hostile until proven otherwise; ``tls`` reads it
+``engine``              Docker or Podman
+``layers``              what of all this a session really has
+======================  ==============================================================================================
+
+Inside runs ``sandbox.agent``.
+"""
+
+from .driver import DockerSandbox
+from .settings import DockerSandboxSettings, InputMode
+
+__all__ = ["DockerSandbox", "DockerSandboxSettings", "InputMode"]

@@ -1,0 +1,232 @@
+"""The docker driver: sessions in containers of an engine, Docker's or Podman's, on this machine or another one."""
+
+import asyncio
+import hashlib
+import logging
+import shutil
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from ..agent import sources
+from ..driver import Layer, SandboxFull, SandboxSession, SandboxUnavailable, SessionLimits, SessionSpec
+from ..shared.inputs import check_name
+from ..shared.pool import Pool
+from . import spec as container_spec
+from .container import Container, Surroundings
+from .engine import BUILD_COMMAND, Engine
+from .layers import LIMITS, inspect
+from .session import DockerSession
+from .settings import DockerSandboxSettings, InputMode
+
+_log = logging.getLogger(__name__)
+
+#: Containers that are removed at a time.
+_SWEPT_TOGETHER = 8
+_PROBE = "probe"
+
+
+class DockerSandbox:
+    """Sessions in containers; see ``SandboxDriver``."""
+
+    def __init__(self, settings: DockerSandboxSettings) -> None:
+        self._settings = settings
+        self._engine: Engine | None = None
+        self._around: Surroundings | None = None
+        self._pool: Pool[Container] | None = None
+        self._sessions: dict[str, DockerSession] = {}
+        #: Places taken, those of sessions that are being opened included.
+        self._taken = 0
+        #: Containers on their way out, whose place nobody waits for.
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    @property
+    def name(self) -> str:
+        return "docker"
+
+    async def __aenter__(self) -> Self:
+        settings = self._settings
+        await asyncio.to_thread(self._prepare_directory)
+        self._engine = await Engine.connect(settings.host, settings.certificates, settings.engine_seconds)
+        try:
+            self._around = await self._look_around(self._engine)
+            await self._sweep(self._engine)
+            await self._check_layers()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        # Last: what the check opened says nothing about what sessions will ask for.
+        self._pool = Pool(self._make, settings.pool_size, settings.usual_limits)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._engine is not None
+        try:
+            if self._pool is not None:
+                await self._pool.close()
+            await asyncio.gather(*(one.close() for one in [*self._sessions.values()]), return_exceptions=True)
+            if self._leaving:
+                await asyncio.wait(self._leaving)
+        finally:
+            await self._engine.close()
+
+    async def open(self, spec: SessionSpec) -> SandboxSession:
+        """Open a session; see ``SandboxDriver``."""
+        if self._around is None:
+            raise SandboxUnavailable("the sandbox was not started")
+        if self._taken >= self._settings.max_sessions:
+            raise SandboxFull(f"all {self._settings.max_sessions} sessions are taken")
+        for file in spec.files:
+            check_name(file.name)
+        self._taken += 1
+        container: Container | None = None
+        try:
+            container = await self._take(spec.limits)
+            if container is None:
+                container = self._make(spec.limits)
+                await container.furnish(ahead=False)
+            await container.limit(spec.limits)
+            await container.show(spec.files)
+            session = DockerSession(container, self._settings, spec, self._replace, on_close=self._forget)
+        except BaseException:
+            if container is None:
+                self._taken -= 1
+                raise
+            # Until it is left it is taken, also when this is cancelled once more.
+            leaving = self._let_go(container)
+            leaving.add_done_callback(self._free)
+            await asyncio.shield(leaving)
+            raise
+        finally:
+            if self._pool is not None:
+                self._pool.refill()
+        self._sessions[container.name] = session
+        return session
+
+    async def layers(self) -> list[Layer]:
+        """The layers of isolation; see ``SandboxDriver``."""
+        if self._engine is None or self._around is None:
+            raise SandboxUnavailable("the sandbox was not started")
+        return await inspect(self, self._engine, self._settings)
+
+    async def _take(self, limits: SessionLimits) -> Container | None:
+        """A container that was made ahead and answers."""
+        container = None if self._pool is None else await self._pool.take(limits)
+        if container is None:
+            return None
+        try:
+            await container.ask("ping")
+        except SandboxUnavailable:
+            _ = self._let_go(container)
+            return None
+        return container
+
+    async def _replace(self, lost: Container) -> Container:
+        """Another container for the session of one that is lost, with the same inputs."""
+        container = self._make(lost.limits)
+        try:
+            await container.furnish(ahead=False)
+            await container.limit(lost.limits)
+            await container.show([*lost.files.values()])
+        except BaseException:
+            _ = self._let_go(container)
+            raise
+        _ = self._let_go(lost)
+        self._sessions[container.name] = self._sessions.pop(lost.name)
+        return container
+
+    def _make(self, limits: SessionLimits) -> Container:
+        assert self._around is not None
+        return Container(self._around, limits)
+
+    def _let_go(self, container: Container) -> asyncio.Task[None]:
+        leaving = container.leaving()
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+        return leaving
+
+    def _forget(self, session: DockerSession) -> None:
+        if self._sessions.pop(session.container.name, None) is not None:
+            self._taken -= 1
+
+    def _free(self, _: object) -> None:
+        self._taken -= 1
+
+    async def _look_around(self, engine: Engine) -> Surroundings:
+        """Find the image and what the engine can do. Raises SandboxUnavailable."""
+        settings = self._settings
+        image = await engine.image(settings.image)
+        labels: Mapping[str, str] = image.get("Config", {}).get("Labels") or {}
+        if (found := labels.get(sources.LABEL)) is not None and found != sources.digest():
+            raise SandboxUnavailable(
+                f"the image {settings.image} was made for another version of the server; build it anew with "
+                f"`{BUILD_COMMAND}`"
+            )
+        return Surroundings(
+            engine=engine,
+            settings=settings,
+            image=image["Id"],
+            labels={container_spec.LABEL: self._owner(), container_spec.PROCESS_LABEL: container_spec.process_label()},
+            mounts_inputs=await self._mounts_inputs(engine, image["Id"]),
+            # Version 1 shows a container its own group in any case, and older engines refuse to be asked.
+            private_cgroups=str((await engine.info()).get("CgroupVersion", "1")) == "2",
+        )
+
+    async def _mounts_inputs(self, engine: Engine, image: str) -> bool:
+        """Whether the engine sees what the server puts into a directory."""
+        settings = self._settings
+        if settings.inputs is not InputMode.AUTO:
+            return settings.inputs is InputMode.MOUNT
+        if engine.is_remote:
+            return False
+        # A server in a container of its own may speak with the engine of the host, which has other directories.
+        around = Surroundings(engine, settings, image, {container_spec.LABEL: self._owner()}, True, False)
+        probe = Container(around, LIMITS)
+        try:
+            await probe.furnish(ahead=False)
+            return await probe.sees_inputs()
+        except SandboxUnavailable as error:
+            if "source path" not in str(error):
+                raise
+            return False
+        finally:
+            await probe.leave()
+
+    async def _sweep(self, engine: Engine) -> None:
+        """Remove containers of this data directory, and those of servers that are dead."""
+        found = await engine.containers(container_spec.LABEL)
+        orphans = [str(one["Id"]) for one in found if self._is_orphan(one.get("Labels") or {})]
+        for start in range(0, len(orphans), _SWEPT_TOGETHER):
+            await asyncio.gather(*(engine.remove(one) for one in orphans[start : start + _SWEPT_TOGETHER]))
+        if orphans:
+            _log.warning("%d container(s) of a server that is gone were removed", len(orphans))
+
+    def _is_orphan(self, labels: Mapping[str, Any]) -> bool:
+        owner, process = labels.get(container_spec.LABEL), labels.get(container_spec.PROCESS_LABEL)
+        # Nobody else holds this data directory while we do.
+        return owner == self._owner() or (process is not None and container_spec.is_alive(process) is False)
+
+    def _owner(self) -> str:
+        """Names this driver's directory, on this machine."""
+        place = f"{container_spec.machine_name()} {self._settings.work_directory.absolute()}"
+        return hashlib.sha256(place.encode()).hexdigest()[:32]
+
+    async def _check_layers(self) -> None:
+        """Refuse to go on without what makes this a sandbox, unless told to."""
+        layers = await self.layers()
+        missing = [layer for layer in layers if layer.essential and not layer.active]
+        if missing and not self._settings.allow_missing_layers:
+            reasons = "; ".join(f"{layer.name}: {layer.detail}" for layer in missing)
+            raise SandboxUnavailable(f"essential layers of isolation are missing here ({reasons})")
+        for layer in layers:
+            if not layer.active:
+                _log.warning("sessions run without the layer %s: %s", layer.name, layer.detail)
+
+    def _prepare_directory(self) -> None:
+        """Make the work directory, and sweep what a driver left there that was killed."""
+        work = self._settings.work_directory
+        work.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shutil.rmtree(work / "inputs", ignore_errors=True)
+        (work / "inputs").mkdir()

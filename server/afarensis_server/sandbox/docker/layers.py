@@ -1,0 +1,157 @@
+"""Finds out which layers of isolation a container really has, by looking from inside one."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..driver import Layer, Output, OutputStream, Result, SessionLimits, SessionSpec
+from .engine import Engine
+from .settings import DockerSandboxSettings
+
+if TYPE_CHECKING:
+    from .driver import DockerSandbox
+
+_MIB = 2**20
+LIMITS = SessionLimits(
+    memory_bytes=256 * _MIB,
+    cpu_cores=1.0,
+    processes=16,
+    open_files=256,
+    disk_bytes=_MIB,
+    disk_inodes=64,
+    output_bytes=2**16,
+    display_bytes=0,
+)
+_SECONDS = 30.0
+
+#: Runs inside. Whatever fails there is missing here.
+_PROBE = """
+import errno, json, os, socket, subprocess, time
+status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
+def tried(call):
+    try:
+        call()
+    except OSError as error:
+        return error.errno
+    return 0
+def disk(path):
+    state = os.statvfs(path)
+    return [state.f_blocks * state.f_frsize, state.f_files]
+def forks():
+    children = []
+    try:
+        for _ in range(64):
+            child = os.fork()
+            if not child:
+                time.sleep(60)
+                os._exit(0)
+            children.append(child)
+    except OSError:
+        pass
+    for child in children:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    return len(children)
+print(json.dumps({
+    "user": os.getuid(),
+    "capabilities": [status.get(name, "0").strip() for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")],
+    "no_new_privileges": status.get("NoNewPrivs", "").strip(),
+    "seccomp": status.get("Seccomp", "").strip(),
+    "inet": tried(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()),
+    "writable": [path for path in ("/probe", "/usr/probe", "/opt/probe") if not tried(lambda: open(path, "w").close())],
+    "agent": [tried(lambda: open("/proc/1/mem", "rb").close()), tried(lambda: os.listdir("/proc/1/fd"))],
+    "data": disk("/mnt/data"),
+    "forks": forks(),
+    "kernel": os.uname().release,
+}))
+"""
+
+
+async def inspect(driver: "DockerSandbox", engine: Engine, settings: DockerSandboxSettings) -> list[Layer]:
+    """Ask the engine, open a session, look around in it, and say what was seen."""
+    about = await _describe_engine(engine, settings)
+    session = await driver.open(SessionSpec(session_id="probe", limits=LIMITS))
+    text = ""
+    try:
+        async for event in session.execute(_PROBE, timeout_seconds=_SECONDS):
+            if isinstance(event, Output) and event.stream is OutputStream.STDOUT:
+                text += event.text
+            elif isinstance(event, Result) and event.error is not None:
+                reason = f"the probe failed: {event.error.name}: {event.error.value}"
+                return [*about, Layer(name="probe", active=False, essential=True, detail=reason)]
+    finally:
+        await session.close()
+    return [*about, *_describe(json.loads(text), settings)]
+
+
+async def _describe_engine(engine: Engine, settings: DockerSandboxSettings) -> list[Layer]:
+    info = await engine.info()
+    options = " ".join(info.get("SecurityOptions") or [])
+    name, version = info.get("OperatingSystem", "?"), info.get("ServerVersion", "?")
+    runtime = settings.runtime or info.get("DefaultRuntime", "?")
+    rootless = "rootless" in options or "userns" in options
+    groups = info.get("CgroupVersion", "?")
+    limits = all(info.get(limit, True) for limit in ("MemoryLimit", "PidsLimit", "CpuCfsQuota"))
+    return [
+        _essential("engine", True, f"version {version} at {engine.host}, on {name}, with the runtime {runtime}"),
+        Layer(
+            name="own kernel",
+            active="runsc" in runtime or "kata" in runtime,
+            essential=False,
+            detail="between code and the host's kernel"
+            if "runsc" in runtime or "kata" in runtime
+            else "sessions share the host's kernel; for hostile users install gVisor and set docker.runtime to runsc",
+        ),
+        Layer(
+            name="rootless engine",
+            active=rootless,
+            essential=False,
+            detail="root of a container is nobody on the host"
+            if rootless
+            else "whoever breaks out of the engine is root; a rootless engine, or userns-remap, makes that nobody",
+        ),
+        Layer(
+            name="control groups",
+            active=limits,
+            essential=False,
+            detail=f"version {groups}, for memory, processor time and processes"
+            if limits
+            else f"version {groups}, but the engine says that it cannot limit all of memory, processor and processes",
+        ),
+    ]
+
+
+def _describe(seen: dict[str, Any], settings: DockerSandboxSettings) -> list[Layer]:
+    capabilities = any(int(value, 16) for value in seen["capabilities"])
+    size, inodes = seen["data"]
+    most = LIMITS.disk_inodes + settings.input_inodes
+    closed = all(seen["agent"])
+    return [
+        _essential("user", seen["user"] != 0, f"code runs as the user {seen['user']}"),
+        _essential(
+            "file system",
+            not seen["writable"],
+            f"read-only, but {seen['writable']}" if seen["writable"] else "read-only",
+        ),
+        _essential("disk limit", size <= LIMITS.disk_bytes + 2**16, f"{size} bytes, of {LIMITS.disk_bytes}"),
+        Layer(
+            name="inode limit",
+            active=0 < inodes <= most + 8,
+            essential=False,
+            detail=f"{inodes} files" if inodes else "this runtime does not limit how many files there are",
+        ),
+        _essential("network", bool(seen["inet"]), "none, and no way to ask for one"),
+        _essential("capabilities", not capabilities, "none" if not capabilities else str(seen["capabilities"])),
+        _essential("no_new_privs", seen["no_new_privileges"] in ("1", ""), "programs cannot gain privileges"),
+        _essential("seccomp", seen["seccomp"] != "0", "an allow-list of system calls"),
+        _essential("agent", closed, "closed to the code beside it" if closed else "code can open the agent's files"),
+        Layer(
+            name="process limit",
+            active=seen["forks"] < LIMITS.processes,
+            essential=False,
+            detail=f"{seen['forks']} more could be started, of {LIMITS.processes}",
+        ),
+    ]
+
+
+def _essential(name: str, active: bool, detail: str) -> Layer:
+    return Layer(name=name, active=active, essential=True, detail=detail)
