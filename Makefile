@@ -6,6 +6,7 @@ BIN := .venv/bin
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' server/afarensis_server/__init__.py)
 SANDBOX_IMAGE ?= afarensis-sandbox:$(VERSION)
 IMAGE_ARGS ?=
+COMPOSE ?= docker compose
 #: The commit whose contract clients already have.
 RELEASED ?= $(shell git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify HEAD)
 #: What lets sessions share memory; they take more without it.
@@ -18,7 +19,7 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --no-header --no-emit-index-url --gen
 unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test serve setup check sandbox-image server-image bench format generate lock clean
+.PHONY: help demo test serve setup check sandbox-image server-image up bench format generate lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +51,10 @@ check: setup  ## Check lint, format, types, import rules and the contract
 sandbox-image: .venv/.stamp  ## Build the image that the docker driver runs sessions in (IMAGE_ARGS: more for docker build)
 	docker build -f deploy/sandbox.Dockerfile -t $(SANDBOX_IMAGE) --build-arg VERSION=$(VERSION) \
 		--build-arg SOURCES=$$($(BIN)/python server/afarensis_server/sandbox/agent/sources.py) $(IMAGE_ARGS) .
+
+up: .venv/.stamp  ## Start the server with docker sandboxes as containers (ARGS: more for compose up, such as -d)
+	VERSION=$(VERSION) SOURCES=$$($(BIN)/python server/afarensis_server/sandbox/agent/sources.py) \
+		DOCKER_GID=$$(stat -c %g $${DOCKER_SOCKET:-/var/run/docker.sock}) $(COMPOSE) -p afarensis -f deploy/compose.yaml up --build $(ARGS)
 
 server-image:  ## Build the image of the server (IMAGE_ARGS: more for docker build)
 	docker build -f deploy/server.Dockerfile -t afarensis-server:$(VERSION) --build-arg VERSION=$(VERSION) $(IMAGE_ARGS) .
