@@ -44,12 +44,14 @@ class Server:
 
     async def __aenter__(self) -> Self:
         command = [sys.executable, "-m", "afarensis_server", "serve", "--listen", "127.0.0.1:0"]
-        command += ["--data-dir", str(self.data), "--set", "server.log_level=warning"]
+        command += ["--http", "127.0.0.1:0", "--data-dir", str(self.data), "--set", "server.log_level=warning"]
         for name, value in self._settings.items():
             command += ["--set", f"{name}={value}"]
         self._process, line = await _start(command, Path(self._data.name, "server.log"))
         self.pid = self._process.pid
-        self.channel = grpc.aio.insecure_channel(line.split()[-1], options=_OPTIONS)
+        words = line.split()
+        self.base_url = words[-1]
+        self.channel = grpc.aio.insecure_channel(words[5].removesuffix(","), options=_OPTIONS)
         self.sessions = v1.SessionServiceStub(self.channel)
         self.files = v1.FileServiceStub(self.channel)
         self.assistants = v1.AssistantServiceStub(self.channel)

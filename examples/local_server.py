@@ -47,10 +47,10 @@ def running_server(target: str | None, log: Path, report: Callable[[str, str], N
 
 
 def _announced_address(output: IO[bytes]) -> str | None:
-    """The last word of the one line that a server prints when it is ready; None when it ends or takes too long."""
+    """What the one line names that a server prints when it is ready; None when it ends or takes too long."""
     readable, _, _ = select.select([output], [], [], START_SECONDS)
     words = output.readline().decode().split() if readable else []
-    return words[-1] if words else None
+    return words[5].removesuffix(",") if words else None
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

@@ -45,10 +45,10 @@ async def measure(arena: Arena) -> AsyncIterator[Figure]:
     for round_number in range(arena.times(8) + 1):
         for (name, clients), measured in series.items():
             before = processes.cpu(server.pid)
-            rate = await _rate(contenders[name][1], clients, _CALLS)
+            measured_rate = await rate(contenders[name][1], clients, _CALLS)
             used = processes.cpu(server.pid) - before
             if round_number:
-                measured.rounds.append([rate])
+                measured.rounds.append([measured_rate])
                 spent[name] += used.user + used.system
     ours, floor = contenders
     calls = 2 * _CALLS * arena.times(8)
@@ -72,7 +72,7 @@ def _clients(count: int) -> str:
     return "one call after another" if count == 1 else f"{count} at once"
 
 
-async def _rate(call: _Call, clients: int, count: int) -> float:
+async def rate(call: _Call, clients: int, count: int) -> float:
     """Calls in a second, when each of some clients makes one after another."""
 
     async def client() -> None:
