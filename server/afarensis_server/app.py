@@ -136,7 +136,7 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
     nouns = Nouns(assistants, threads, files, runs, sessions, executions, data, models, feed)
     calls = Calls(CallLimits(calls=settings.server.max_calls, streams=settings.server.max_streams))
     server = RpcServer(nouns, _rpc_settings(settings), calls)
-    http = _http_server(settings, HttpNouns(assistants, threads, files, runs, models), calls)
+    http = _http_server(settings, HttpNouns(assistants, threads, files, runs, models, sessions, data), calls)
 
     async def drain() -> None:
         # Streams stay open while runs and executions finish, so that their readers see how.

@@ -15,9 +15,12 @@ from ..calls import Calls
 from ..files.service import Files
 from ..runs.models.registry import Models
 from ..runs.service import Runs
+from ..sessions.data import SessionData
+from ..sessions.service import Sessions
 from ..threads.service import Threads
 from .endpoint import HttpLimits
 from .routes.assistants import AssistantRoutes
+from .routes.containers import ContainerRoutes
 from .routes.files import FileRoutes
 from .routes.models import ModelRoutes
 from .routes.runs import RunRoutes
@@ -54,6 +57,8 @@ class HttpNouns:
     files: Files
     runs: Runs
     models: Models
+    sessions: Sessions
+    session_data: SessionData
 
 
 class HttpAddressInUse(Exception):
@@ -104,6 +109,7 @@ def application(nouns: HttpNouns, settings: HttpSettings, calls: Calls) -> ASGIA
     RunRoutes(nouns.runs, heartbeat_seconds=settings.heartbeat_seconds, poll_ms=settings.poll_ms).add(table)
     ThreadRoutes(nouns.threads, nouns.runs).add(table)
     FileRoutes(nouns.files, settings.file_bytes).add(table)
+    ContainerRoutes(nouns.sessions, nouns.session_data, nouns.files, settings.file_bytes).add(table)
     ModelRoutes(nouns.models).add(table)
     return table.router()
 

@@ -138,6 +138,17 @@ def _upload_of(form: FormData) -> tuple[UploadHead, UploadFile]:
     return UploadHead(content.filename or "", FilePurpose(str(purpose)), media_type, ttl_seconds=seconds), content
 
 
+def upload_in(form: FormData) -> tuple[str, AsyncIterator[bytes]]:
+    """The name and the content of the form's file, the only thing in it. Raises InvalidFields."""
+    found = Violations()
+    content = form.get("file")
+    if not isinstance(content, UploadFile):
+        found.required("file")
+    found.check()
+    assert isinstance(content, UploadFile)
+    return content.filename or "", _chunks(content)
+
+
 async def _chunks(content: UploadFile) -> AsyncIterator[bytes]:
     while chunk := await content.read(_CHUNK):
         yield chunk

@@ -1,0 +1,136 @@
+"""/v1/containers: sessions that stand alone, and the files in them."""
+
+from contextlib import aclosing
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+from ...domain.files import FilePurpose
+from ...domain.sessions import Session, SessionFile, SessionStatus
+from ...errors import SessionFileNotFound, SessionNotFound
+from ...files.names import media_type_of
+from ...files.service import Files, UploadHead
+from ...sessions.data import SessionData
+from ...sessions.service import Sessions
+from ...validation import Violations
+from ..convert.containers import container_file_json, container_json, container_wishes, file_id_of, path_of
+from ..convert.values import deleted
+from ..endpoint import Call, JsonResponse, Streamed
+from ..lists import list_json, page_json, page_request
+from .files import read_form, upload_in
+from .table import Table
+
+#: Files of one page.
+_MOST_FILES = 100
+
+
+class ContainerRoutes:
+    """Args: ``file_bytes``: the largest file."""
+
+    def __init__(self, sessions: Sessions, data: SessionData, files: Files, file_bytes: int) -> None:
+        self._sessions = sessions
+        self._data = data
+        self._files = files
+        self._file_bytes = file_bytes
+
+    def add(self, table: Table) -> None:
+        files = "/containers/{container_id}/files"
+        table.add("/containers", GET=self._list, POST=self._create)
+        table.add("/containers/{container_id}", GET=self._get, DELETE=self._delete)
+        table.add(files, GET=self._list_files, POST=self._add_file)
+        table.add(f"{files}/{{file_id}}", GET=self._get_file)
+        table.add(f"{files}/{{file_id}}/content", GET=self._content)
+
+    async def _create(self, call: Call) -> Response:
+        file_ids, wishes = container_wishes(await call.body(), self._sessions.settings)
+        session = await self._sessions.create(call.project, None, file_ids, wishes, call.request_id)
+        return JsonResponse(container_json(session))
+
+    async def _list(self, call: Call) -> Response:
+        wanted = await page_request(call, lambda container_id: self._find(call, container_id))
+        page = await self._sessions.list(call.project, wanted, status=SessionStatus.ACTIVE)
+        return JsonResponse(page_json(page, container_json))
+
+    async def _get(self, call: Call) -> Response:
+        return JsonResponse(container_json(await self._find(call, call.path("container_id"))))
+
+    async def _delete(self, call: Call) -> Response:
+        session = await self._find(call, call.path("container_id"))
+        await self._sessions.close(call.project, session.id)
+        return JsonResponse(deleted(session.id, "container.deleted"))
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    async def _add_file(self, call: Call) -> Response:
+        session = await self._find(call, call.path("container_id"))
+        if call.request.headers.get("content-type", "").startswith("multipart/"):
+            form = await read_form(call, self._file_bytes)
+            try:
+                name, chunks = upload_in(form)
+                head = UploadHead(name, FilePurpose.USER_DATA)
+                file = await self._files.upload(call.project, head, chunks, under="")
+            finally:
+                await form.close()
+        else:
+            body = await call.body()
+            given = body.string("file_id")
+            if not given:
+                body.required("file_id")
+            body.finish()
+            body.found.check()
+            file = await self._files.get(call.project, given or "")
+        await self._sessions.add_files(call.project, session.id, [file.id])
+        return JsonResponse(container_file_json(session.id, await self._stat(call, file_id_of(file.filename))))
+
+    async def _list_files(self, call: Call) -> Response:
+        session = await self._find(call, call.path("container_id"))
+        found = Violations()
+        limit = call.query("limit")
+        size = int(limit) if limit is not None and limit.isdecimal() and len(limit) < 10 else 20
+        found.number("limit", size, minimum=1, maximum=_MOST_FILES)
+        found.check()
+        # By path, which is what there is to go by: code sets the times of files as it likes.
+        page = await self._data.list(call.project, session.id, "", 10**9, "")
+        files = page.items if call.query("order") == "asc" else page.items[::-1]
+        if after := call.query("after"):
+            paths = [file_id_of(file.path) for file in files]
+            files = files[paths.index(after) + 1 :] if after in paths else []
+        shown = [container_file_json(session.id, file) for file in files[:size]]
+        return JsonResponse(list_json(shown, has_more=len(files) > size))
+
+    async def _get_file(self, call: Call) -> Response:
+        container_id = call.path("container_id")
+        await self._find(call, container_id)
+        return JsonResponse(container_file_json(container_id, await self._stat(call, call.path("file_id"))))
+
+    async def _content(self, call: Call) -> Response:
+        await self._find(call, call.path("container_id"))
+        path = _path(call, call.path("file_id"))
+        file, chunks = await self._data.open(call.project, call.path("container_id"), path, 0, 0)
+        name = file.path.rpartition("/")[2]
+        headers = {
+            "content-disposition": f"attachment; filename*=UTF-8''{quote(name)}",
+            # Whatever code has written: no browser is to take it for a page of this server.
+            "x-content-type-options": "nosniff",
+            "content-security-policy": "sandbox",
+        }
+        return Streamed(chunks, media_type_of(name), headers)
+
+    async def _stat(self, call: Call, file_id: str) -> SessionFile:
+        file, chunks = await self._data.open(call.project, call.path("container_id"), _path(call, file_id), 0, 0)
+        async with aclosing(chunks):
+            return file
+
+    async def _find(self, call: Call, container_id: str) -> Session:
+        session = await self._sessions.get(call.project, container_id)
+        if session.status is SessionStatus.CLOSED:
+            # Deleted, as the wire has it.
+            raise SessionNotFound(id=container_id)
+        return session
+
+
+def _path(call: Call, file_id: str) -> str:
+    path = path_of(file_id)
+    if path is None:
+        raise SessionFileNotFound(path=file_id[:100], session_id=call.path("container_id"))
+    return path
