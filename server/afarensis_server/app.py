@@ -29,6 +29,7 @@ from .events.feed import Feed
 from .events.kinds import ExecutionLog, RunLog
 from .events.retention import Retention
 from .files.blobs import DirectoryBlobs
+from .files.links import Links, LinkSettings
 from .files.service import FileLimits, Files
 from .http.endpoint import HttpLimits
 from .http.server import HttpAddressInUse, HttpNouns, HttpServer, HttpSettings
@@ -111,8 +112,7 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
     except SandboxUnavailable as error:
         raise Refused(f"No sandbox can be opened: {error}") from error
     database = await _open_database(settings, directory, stack)
-    blobs = DirectoryBlobs(directory / "files")
-    files = await stack.enter_async_context(Files(database, blobs, _file_limits(settings)))
+    files, links = await _open_files(settings, directory, database, stack)
     try:
         models = await Models.open(endpoints, stack, settings.runs.default_model, _retry_settings(settings))
         models.check(models.default)
@@ -133,10 +133,10 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
     runs = Runs(database, log, threads, sessions, engine, _run_limits(settings), models.check)
     await stack.enter_async_context(Retention(database, settings.events.keep_seconds))
     data, feed = SessionData(database, sessions), Feed(database, log)
-    nouns = Nouns(assistants, threads, files, runs, sessions, executions, data, models, feed)
+    nouns = Nouns(assistants, threads, files, links, runs, sessions, executions, data, models, feed)
     calls = Calls(CallLimits(calls=settings.server.max_calls, streams=settings.server.max_streams))
     server = RpcServer(nouns, _rpc_settings(settings), calls)
-    http = _http_server(settings, HttpNouns(assistants, threads, files, runs, models, sessions, data), calls)
+    http = _http_server(settings, HttpNouns(assistants, threads, files, links, runs, models, sessions, data), calls)
 
     async def drain() -> None:
         # Streams stay open while runs and executions finish, so that their readers see how.
@@ -157,6 +157,7 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
         # Behind the calls: all that is left of them then are answers on their way.
         stack.push_async_callback(http.stop)
     addresses = await _listen(server, http)
+    links.base_url = settings.http.public_url.rstrip("/") or addresses.http
     stack.push_async_callback(drain)
     _log.info(
         "serving",
@@ -262,6 +263,14 @@ async def _open_database(settings: Settings, directory: Path, stack: AsyncExitSt
         # The driver's own words, without SQLAlchemy's around them.
         cause = error.orig if isinstance(error, DBAPIError) else error
         raise Refused(f"The database cannot be opened: {cause}. Its place is the setting store.url.") from error
+
+
+async def _open_files(
+    settings: Settings, directory: Path, database: Database, stack: AsyncExitStack
+) -> tuple[Files, Links]:
+    blobs = DirectoryBlobs(directory / "files")
+    files = await stack.enter_async_context(Files(database, blobs, _file_limits(settings)))
+    return files, Links(database, files, LinkSettings(settings.http.link_seconds, settings.http.max_link_seconds))
 
 
 async def _open_threads(settings: Settings, database: Database) -> Threads:

@@ -199,6 +199,10 @@ class RunNotCancellable(FailedPrecondition, reason="RUN_NOT_CANCELLABLE"):
     """Cannot cancel run with status '{status}'."""
 
 
+class HttpDisabled(FailedPrecondition, reason="HTTP_DISABLED"):
+    """This server does not serve HTTP, so there are no links. Its owner switches it on by the setting http.listen."""
+
+
 class SessionNotActive(FailedPrecondition, reason="SESSION_NOT_ACTIVE"):
     """Session {session_id} is {status}. Create a new one."""
 

@@ -438,6 +438,12 @@ class HttpSection(Section):
     """Bytes of the body of a request in JSON. Files come as forms, and may be as large as `files.max_bytes` says."""
     heartbeat_seconds: PositiveFloat = 15.0
     """The longest silence of a stream of events: then a comment is sent, which clients pass over."""
+    public_url: str = ""
+    """What links to files begin with, such as `https://files.example.com/v1`. Empty: the address that is served."""
+    link_seconds: PositiveFloat = 3_600.0
+    """How long a link to a file works when whoever asks for it does not say."""
+    max_link_seconds: PositiveFloat = 604_800.0
+    """How long a link to a file works at most."""
     poll_ms: PositiveInt = 250
     """How soon clients that poll are told to look at a run again, in milliseconds."""
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from ..assistants.service import Assistants
 from ..calls import Calls
+from ..files.links import Links
 from ..files.service import Files
 from ..runs.models.registry import Models
 from ..runs.service import Runs
@@ -55,6 +56,7 @@ class HttpNouns:
     assistants: Assistants
     threads: Threads
     files: Files
+    links: Links
     runs: Runs
     models: Models
     sessions: Sessions
@@ -108,7 +110,7 @@ def application(nouns: HttpNouns, settings: HttpSettings, calls: Calls) -> ASGIA
     # Before the threads: `/threads/runs` is no thread called "runs".
     RunRoutes(nouns.runs, heartbeat_seconds=settings.heartbeat_seconds, poll_ms=settings.poll_ms).add(table)
     ThreadRoutes(nouns.threads, nouns.runs).add(table)
-    FileRoutes(nouns.files, settings.file_bytes).add(table)
+    FileRoutes(nouns.files, nouns.links, settings.file_bytes).add(table)
     ContainerRoutes(nouns.sessions, nouns.session_data, nouns.files, settings.file_bytes).add(table)
     ModelRoutes(nouns.models).add(table)
     return table.router()

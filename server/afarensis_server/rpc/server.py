@@ -12,6 +12,7 @@ from afarensis import v1 as pb
 from ..assistants.service import Assistants
 from ..calls import Calls
 from ..events.feed import Feed
+from ..files.links import Links
 from ..files.service import Files
 from ..runs.models.registry import Models
 from ..runs.service import Runs
@@ -83,6 +84,7 @@ class Nouns:
     assistants: Assistants
     threads: Threads
     files: Files
+    links: Links
     runs: Runs
     sessions: Sessions
     executions: Executions
@@ -110,7 +112,7 @@ class RpcServer:
         pb.add_AssistantServiceServicer_to_server(AssistantServicer(nouns.assistants), server)
         pb.add_ThreadServiceServicer_to_server(ThreadServicer(nouns.threads, nouns.runs), server)
         pb.add_RunServiceServicer_to_server(RunServicer(nouns.runs, self._calls), server)
-        pb.add_FileServiceServicer_to_server(FileServicer(nouns.files), server)
+        pb.add_FileServiceServicer_to_server(FileServicer(nouns.files, nouns.links), server)
         pb.add_SessionServiceServicer_to_server(
             SessionServicer(nouns.sessions, nouns.executions, nouns.session_data), server
         )

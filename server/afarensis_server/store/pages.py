@@ -139,6 +139,11 @@ def open_key(connection: Connection, scope: Sequence[str], token: str) -> str:
     return _open_token(_secret(connection), json.dumps(scope).encode(), token).decode()
 
 
+def derived_key(connection: Connection, purpose: bytes) -> bytes:
+    """A key of its own for a purpose, made of the secret of this database."""
+    return hmac.digest(_secret(connection), purpose, hashlib.sha256)
+
+
 def _secret(connection: Connection) -> bytes:
     secret: bytes = connection.execute(_SELECT_SECRET).scalar_one()
     return secret

@@ -224,7 +224,7 @@ def test_request_id_stores_once(files: pb.FileServiceStub) -> None:
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
 
 
-def test_link_to_a_file_is_not_there_yet(files: pb.FileServiceStub, file: pb.File) -> None:
+def test_link_to_a_file_needs_http(files: pb.FileServiceStub, file: pb.File) -> None:
     refusal = refused(lambda: files.CreateDownloadUrl(pb.CreateDownloadUrlRequest(file_id=file.id)))
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED")
-    assert refusal.message.startswith("CreateDownloadUrl is part of the contract")
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "HTTP_DISABLED")
+    assert "http.listen" in refusal.message

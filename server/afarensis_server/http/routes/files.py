@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from ...domain.files import File, FilePurpose
 from ...files.blobs import BlobReader
+from ...files.links import Links
 from ...files.service import Files, UploadHead
 from ...validation import Reason, Violations, echo
 from ..convert.files import file_json
@@ -23,19 +24,23 @@ from .table import Table
 _PURPOSES = ("assistants", "vision", "user_data")
 _FIELDS = ("file", "purpose", "expires_after[anchor]", "expires_after[seconds]")
 _CHUNK = 1024 * 1024
+#: What browsers show by themselves and cannot be made to run as a page.
+_SHOWN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "text/plain", "text/csv"})
 
 
 class FileRoutes:
     """Args: ``file_bytes``: the largest file."""
 
-    def __init__(self, files: Files, file_bytes: int) -> None:
+    def __init__(self, files: Files, links: Links, file_bytes: int) -> None:
         self._files = files
+        self._links = links
         self._file_bytes = file_bytes
 
     def add(self, table: Table) -> None:
         table.add("/files", GET=self._list, POST=self._upload)
         table.add("/files/{file_id}", GET=self._get, DELETE=self._delete)
         table.add("/files/{file_id}/content", GET=self._content)
+        table.add("/files/{file_id}/links", POST=self._link)
 
     async def _upload(self, call: Call) -> Response:
         form = await read_form(call, self._file_bytes)
@@ -62,15 +67,36 @@ class FileRoutes:
         return JsonResponse(file_json(await self._find(call, call.path("file_id"))))
 
     async def _content(self, call: Call) -> Response:
+        is_linked = await self._is_linked(call)
         file, reader = await self._files.open(call.project, call.path("file_id"))
+        # Whoever follows a link looks at it; a program wants a file.
+        how = "inline" if is_linked and file.media_type in _SHOWN else "attachment"
         headers = {
             "content-length": str(file.size_bytes),
-            "content-disposition": f"attachment; filename*=UTF-8''{quote(file.filename)}",
+            "content-disposition": f"{how}; filename*=UTF-8''{quote(file.filename)}",
             # Whatever code has written: no browser is to take it for a page of this server.
             "x-content-type-options": "nosniff",
             "content-security-policy": "sandbox",
         }
         return Streamed(_content(reader), file.media_type, headers)
+
+    async def _link(self, call: Call) -> Response:
+        body = await call.body()
+        seconds = body.integer("ttl")
+        body.finish()
+        body.found.check()
+        link = await self._links.create(call.project, call.path("file_id"), seconds)
+        return JsonResponse({"object": "file.link", "url": link.url, "expires_at": int(link.expire_time.timestamp())})
+
+    async def _is_linked(self, call: Call) -> bool:
+        """Whether the call is by a link. Raises Refused for one that is not good."""
+        expires, signature = call.query("expires"), call.query("signature")
+        if expires is None and signature is None:
+            return False
+        if not await self._links.is_good(call.project, call.path("file_id"), expires or "", signature or ""):
+            text = "This link has expired, or was changed. Ask whoever gave it to you for a new one."
+            raise Refused(Failure(403, text, code="invalid_link"))
+        return True
 
     async def _delete(self, call: Call) -> Response:
         file_id = call.path("file_id")

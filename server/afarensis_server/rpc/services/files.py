@@ -6,11 +6,13 @@ from typing import cast
 
 from afarensis import v1 as pb
 
-from ...errors import Unimplemented, UploadMalformed
+from ...errors import UploadMalformed
+from ...files.links import Links
 from ...files.service import Files
 from ...validation import Violations
 from ..context import project
 from ..convert.files import file_message, purpose_value, upload_head
+from ..convert.values import seconds_value, timestamp_message
 from ..disconnects import Context, confirm_that_requests_are_complete
 from ..pages import list_page
 from ..serialized import Serialized
@@ -24,8 +26,9 @@ _DATA_TAG = bytes([pb.DownloadFileResponse.DESCRIPTOR.fields_by_name["data"].num
 class FileServicer(pb.FileServiceServicer):
     """Keeps files."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, links: Links) -> None:
         self._files = files
+        self._links = links
 
     async def CreateFile(self, request: pb.CreateFileRequest, context: Context) -> pb.CreateFileResponse:
         file = await self._files.create(project(), upload_head(request, ""), request.content)
@@ -72,7 +75,13 @@ class FileServicer(pb.FileServiceServicer):
     async def CreateDownloadUrl(
         self, request: pb.CreateDownloadUrlRequest, context: Context
     ) -> pb.CreateDownloadUrlResponse:
-        raise Unimplemented(method="CreateDownloadUrl")
+        seconds = None
+        if request.HasField("ttl"):
+            found = Violations()
+            seconds = seconds_value(request.ttl, "ttl", found)
+            found.check()
+        link = await self._links.create(project(), request.file_id, seconds)
+        return pb.CreateDownloadUrlResponse(url=link.url, expire_time=timestamp_message(link.expire_time))
 
 
 def _piece(data: bytes) -> pb.DownloadFileResponse:
