@@ -1,1 +1,1 @@
-pytest_plugins = ["tests.support.engine"]
+pytest_plugins = ["tests.support.engine", "tests.support.errands"]

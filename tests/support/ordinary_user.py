@@ -1,4 +1,4 @@
-"""Runs pytest as an ordinary user, from root: ``python -m tests.support.ordinary_user DIRECTORY ARGUMENT...``.
+"""Runs pytest as an ordinary user, from root: ``python -m tests.support.ordinary_user ARGUMENT...``.
 
 The checkout and the Pythons may lie where only root may look. So each directory on the way to them that is closed to
 others is covered, in a mount namespace of this process alone, by an open one that holds just them.
@@ -7,6 +7,7 @@ others is covered, in a mount namespace of this process alone, by an open one th
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from afarensis_server.sandbox.zygote import clone, syscalls
@@ -15,8 +16,21 @@ from tests.support.sandbox import REPOSITORY, guest_python
 NOBODY = 65534
 
 
-def main(directory: str, *arguments: str) -> None:
-    """Become nobody and run pytest, with what it writes below ``directory``."""
+def main(*arguments: str) -> None:
+    """Run pytest as nobody, with what it writes in a directory that is gone afterwards; its exit code is ours."""
+    if os.geteuid() != 0:
+        sys.exit("Only root can become somebody else.")
+    with tempfile.TemporaryDirectory(prefix="afarensis-nobody-") as directory:
+        os.chown(directory, NOBODY, NOBODY)
+        # In a process of its own, since nobody cannot remove what root has mounted.
+        child = os.fork()
+        if child == 0:
+            _become_nobody(directory, *arguments)
+        _, status = os.waitpid(child, 0)
+    sys.exit(os.waitstatus_to_exitcode(status))
+
+
+def _become_nobody(directory: str, *arguments: str) -> None:
     syscalls.unshare(clone.NEW_MOUNTS)
     syscalls.mount("", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     _open_ways({REPOSITORY, Path(sys.prefix), Path(sys.base_prefix), *_guest_places()}, Path(directory, "staging"))

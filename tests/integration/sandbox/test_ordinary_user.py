@@ -3,34 +3,23 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.support.ordinary_user import NOBODY
-from tests.support.sandbox import REPOSITORY
+from tests.support.errands import ROOT, Errand
+
+_PROGRAM = "tests.support.ordinary_user"
+#: Counts what the machine holds: other sessions at the same time would be taken for leaks.
+_ALONE = "tests/security/test_leaks.py"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="this is one already")
 @pytest.mark.timeout(300)
-def test_every_sandbox_test_passes_as_an_ordinary_user(tmp_path_factory: pytest.TempPathFactory) -> None:
-    directory = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())
-    try:
-        os.chown(directory, NOBODY, NOBODY)
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "tests.support.ordinary_user",
-                directory,
-                "tests/security",
-                "tests/integration/sandbox",
-            ],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    finally:
-        subprocess.run(["rm", "-rf", directory], check=True)
+@pytest.mark.errand(_PROGRAM, "tests/security", "tests/integration/sandbox", f"--ignore={_ALONE}")
+def test_every_sandbox_test_passes_as_an_ordinary_user(errand: Errand) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("this is one already: every test here has run as an ordinary user")
+    assert errand.wait() == 0, errand.said[-8000:]
+    done = subprocess.run(
+        [sys.executable, "-m", _PROGRAM, _ALONE], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
