@@ -3,21 +3,23 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from afarensis_server.sandbox.driver import SandboxSession
-from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings
-from tests.support.sandbox import guest_python, opened
+from afarensis_server.sandbox.driver import SandboxDriver, SandboxSession
+from tests.support.sandbox import make_driver, opened, parametrize_drivers
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    parametrize_drivers(metafunc, every_test=False)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def driver(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalSandbox]:
-    settings = LocalSandboxSettings(
-        guest_python=guest_python(), work_directory=tmp_path_factory.mktemp("security") / "work", grace_seconds=1.0
-    )
-    async with LocalSandbox(settings) as driver:
+async def driver(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[SandboxDriver]:
+    async with make_driver(request, tmp_path_factory.mktemp("security")) as driver:
         yield driver
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def session(driver: LocalSandbox) -> AsyncIterator[SandboxSession]:
+async def session(driver: SandboxDriver) -> AsyncIterator[SandboxSession]:
     async with opened(driver) as session:
         yield session

@@ -8,10 +8,9 @@ import pytest
 
 from afarensis_server.sandbox.driver import ExecutionStatus, InputFile, Output, SandboxSession, SandboxUnavailable
 from afarensis_server.sandbox.local import LocalSandbox
-from afarensis_server.sandbox.local.readiness import wait_readable
-from tests.support.sandbox import SOCKET, opened, read, run
+from tests.support.sandbox import SOCKET, opened, read, run, spoken
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.on_docker]
 
 
 @pytest.mark.parametrize(
@@ -63,8 +62,7 @@ def forge():
 threading.Thread(target=forge, daemon=True).start()
 """
     await run(session, SOCKET + ahead)
-    interpreter = session.place.interpreter  # type: ignore[attr-defined] # the local driver's
-    await wait_readable((interpreter.control.fileno(),), 5)
+    await spoken(session)
     cell = await run(session, "print('true')")
     assert (cell.status, cell.stdout, cell.result.state_lost) == (ExecutionStatus.OK, "true\n", True)
 
@@ -186,6 +184,7 @@ async def test_devices_cannot_be_made(session: SandboxSession) -> None:
         assert (await run(session, code.format(kind=kind, number=number))).error == "PermissionError"
 
 
+@pytest.mark.on_local
 @pytest.mark.parametrize(
     "grab",
     ["os.symlink({canary!r}, 'in.csv')", "os.mkfifo('in.csv')", "os.makedirs('in.csv/in.csv')"],

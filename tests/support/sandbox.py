@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from afarensis_server.sandbox.docker import DockerSandbox, DockerSandboxSettings
+from afarensis_server.sandbox.docker.session import DockerSession
 from afarensis_server.sandbox.driver import (
     Display,
     ExecutionEvent,
@@ -25,6 +26,7 @@ from afarensis_server.sandbox.driver import (
     SessionSpec,
 )
 from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings, zygotes
+from afarensis_server.sandbox.local.readiness import wait_readable
 
 REPOSITORY = Path(__file__).parents[2]
 MIB = 2**20
@@ -146,7 +148,7 @@ def parametrize_drivers(metafunc: pytest.Metafunc, *, every_test: bool) -> None:
     drivers: list[object] = ["local"]
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
     if "AFARENSIS_TEST_LOCAL_ONLY" not in os.environ:
-        if (every_test and "on_local" not in marks) or "on_docker" in marks:
+        if "on_local" not in marks and (every_test or "on_docker" in marks):
             drivers.append(pytest.param("docker", marks=pytest.mark.engine))
         if "on_gvisor" in marks:
             drivers.append(pytest.param("gvisor", marks=pytest.mark.engine))
@@ -184,6 +186,25 @@ def guest_with(code: str, directory: Path) -> Path:
     with (directory / "runner.py").open("a") as runner:
         runner.write(code)
     return directory
+
+
+async def ended(session: SandboxSession) -> None:
+    """Wait until the interpreter has ended by itself."""
+    if isinstance(session, DockerSession):
+        while await session.container.answers():
+            pass
+    else:
+        await session.place.interpreter.ended()  # type: ignore[attr-defined] # the local driver's
+
+
+async def spoken(session: SandboxSession) -> None:
+    """Wait until the interpreter has said something that nobody asked for."""
+    if isinstance(session, DockerSession):
+        while await session.container.answers():
+            pass
+    else:
+        control = session.place.interpreter.control  # type: ignore[attr-defined] # the local driver's
+        await wait_readable((control.fileno(),), 5)
 
 
 def process_of(session: SandboxSession) -> int:

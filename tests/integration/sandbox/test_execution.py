@@ -6,7 +6,7 @@ from contextlib import aclosing
 import pytest
 
 from afarensis_server.sandbox.driver import ExecutionStatus, Output, OutputStream, SandboxDriver, SandboxSession
-from tests.support.sandbox import MIB, opened, run
+from tests.support.sandbox import MIB, ended, opened, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -180,8 +180,7 @@ async def test_death_of_the_interpreter_is_told_at_once(session: SandboxSession,
 async def test_death_between_cells_is_told_by_the_next(session: SandboxSession) -> None:
     code = "import threading, os, time\nthreading.Thread(target=lambda: (time.sleep(0.05), os._exit(1))).start()"
     await run(session, code)
-    interpreter = session.place.interpreter  # type: ignore[attr-defined] # the local driver's
-    await interpreter.ended()
+    await ended(session)
     cell = await run(session, "1 + 1")
     assert (cell.value, cell.result.state_lost) == ("2", True)
 

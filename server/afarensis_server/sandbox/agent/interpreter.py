@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from ..guest.frames import FrameBuffer
 from ..guest.limits import MAX_BODY, MAX_HEADER
-from ..zygote import privileges, seccomp, syscalls
+from ..zygote import jail, landlock, privileges, seccomp, syscalls
 
 _PR_SET_CHILD_SUBREAPER = 36
 #: The number of its socket.
@@ -140,13 +140,16 @@ def _be_born(runner: Any, data_directory: str, descriptors: tuple[int, int, int]
         Path("/proc/self/oom_score_adj").write_text("1000")
         os.setsid()
         os.chdir(data_directory)
+        rules = landlock.begin()
         runner.attach(socket.socket(fileno=_CONTROL))
         privileges.limit_core_files()
         if (threads := privileges.threads_alive()) != 1:
             # The filter is a thread's own.
             raise RuntimeError(f"{threads} threads run, where one must be confined")
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        if rules is not None:
+            landlock.confine(rules, jail.WRITABLE)
         if program := seccomp.PROGRAMS[True]:
-            syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
             syscalls.install_filter(program)
     except BaseException:
         # Nothing of a user's has run yet.

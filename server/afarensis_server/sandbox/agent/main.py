@@ -184,7 +184,8 @@ class Agent:
         answer: dict[str, Any] | None = {}
         match kind:
             case "ping":
-                pass
+                self._reap()
+                answer = {"usable": self._interpreter is not None and self._interpreter.is_usable}
             case "spawn":
                 self._start_seconds = header["start_seconds"]
                 self._spawn(rehearse=header["ahead"])

@@ -12,7 +12,7 @@ Every frame names its ``type`` and the ``id`` of the request that it belongs to.
 ``execute``   hand the body over to the interpreter; ``interrupt``, ``kill`` and ``look`` may follow with the same id
 ``list``      all files; ``stat``: one; ``read``: the content of one, until ``stop``
 ``credit``    the server has room for so many ``bytes`` more of a request's answer
-``ping``      nothing
+``ping``      nothing; the answer says whether there is an interpreter that is ``usable``
 ``probe``     what the server wrote into the file ``probe`` of the directory of inputs
 ============  =========================================================================================================
 

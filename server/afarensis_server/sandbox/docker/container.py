@@ -119,6 +119,10 @@ class Container:
         except AgentError as error:
             raise SandboxUnavailable(str(error)) from error
 
+    async def answers(self) -> bool:
+        """Whether it can take code, by asking. Raises SandboxUnavailable when nobody answers."""
+        return (await self.ask("ping")).get("usable") is True
+
     async def sees_inputs(self) -> bool:
         """Whether what the server puts into the directory of inputs is there."""
         content = secrets.token_hex(8)

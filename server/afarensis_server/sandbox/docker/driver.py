@@ -117,11 +117,12 @@ class DockerSandbox:
         if container is None:
             return None
         try:
-            await container.ask("ping")
+            if await container.answers():
+                return container
         except SandboxUnavailable:
-            _ = self._let_go(container)
-            return None
-        return container
+            _log.info("a container that was ready is lost, and another one takes its place")
+        _ = self._let_go(container)
+        return None
 
     async def _replace(self, lost: Container) -> Container:
         """Another container for the session of one that is lost, with the same inputs."""

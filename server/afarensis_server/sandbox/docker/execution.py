@@ -16,7 +16,7 @@ from .container import Container
 
 _STREAMS = {1: OutputStream.STDOUT, 2: OutputStream.STDERR}
 #: Frames that are taken together.
-_FRAMES = 64
+_FRAMES = 16
 #: The most that a number of the agent's can be.
 _MOST = 2**62
 

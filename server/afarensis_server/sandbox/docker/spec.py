@@ -25,7 +25,19 @@ _START = f"import sys; sys.path.append({_HOME!r}); from afarensis_sandbox.agent.
 _PYTHON = f"{_HOME}/python/bin/python"
 #: Processes that are not the session's: the agent.
 _OWN_PROCESSES = 1
-_INODES_OF_PLACE = 2
+#: The directory itself.
+_INODES_OF_PLACE = 1
+#: What of /proc and /sys says something about the host, and is of no use to code.
+_MASKED_PROC = """
+    acpi asound buddyinfo bus cgroups cmdline config.gz consoles crypto devices diskstats dma driver execdomains fb
+    fs interrupts iomem ioports irq kallsyms kcore key-users keys kmsg kpagecgroup kpagecount kpageflags
+    latency_stats locks mdstat misc modules mtrr pagetypeinfo partitions pressure sched_debug schedstat scsi
+    slabinfo softirqs swaps sysrq-trigger sysvipc timer_list tty vmallocinfo vmstat zoneinfo
+"""
+_MASKED_SYS = """
+    block bus class dev devices firmware hypervisor kernel module power fs/bpf fs/ext4 fs/fuse
+"""
+_MASKED = [*(f"/proc/{name}" for name in _MASKED_PROC.split()), *(f"/sys/{name}" for name in _MASKED_SYS.split())]
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _SECCOMP = profile()
 
@@ -62,6 +74,8 @@ def container(
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges:true", f"seccomp={_SECCOMP}"],
         "ReadonlyRootfs": True,
+        "MaskedPaths": _MASKED,
+        "ReadonlyPaths": ["/proc/sys"],
         "NetworkMode": "none",
         "IpcMode": "private",
         "LogConfig": {"Type": "none", "Config": {}},
