@@ -19,7 +19,19 @@ async def driver(
         yield driver
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_session(driver: SandboxDriver) -> AsyncIterator[SandboxSession]:
+    """One for all tests that leave nothing behind in it that another would mind."""
+    async with opened(driver) as session:
+        yield session
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def session(driver: SandboxDriver) -> AsyncIterator[SandboxSession]:
+async def session(
+    request: pytest.FixtureRequest, driver: SandboxDriver, shared_session: SandboxSession
+) -> AsyncIterator[SandboxSession]:
+    if request.node.get_closest_marker("shares_session") and driver.name == "docker":
+        yield shared_session  # a container for each would take most of the time
+        return
     async with opened(driver) as session:
         yield session

@@ -43,6 +43,7 @@ async def test_a_guest_that_breaks_the_protocol_ends_only_itself(driver: LocalSa
         assert (await run(neighbour, "x")).value == "1"
 
 
+@pytest.mark.on_gvisor
 async def test_a_forged_result_ends_its_own_request_alone(session: SandboxSession) -> None:
     forged = "control.sendall(frame({'type': 'result', 'id': request, 'status': 'ok', 'error': None}))"
     cell = await run(session, f"{SOCKET}\n{forged}\nimport time; time.sleep(1)")
@@ -94,6 +95,7 @@ async def test_siblings_share_no_key_and_no_names(driver: LocalSandbox) -> None:
     assert len({part for key in keys for part in str(key).strip("()").rsplit(", ", 1)}) == 4
 
 
+@pytest.mark.on_gvisor
 async def test_only_regular_files_with_honest_names_come_out(session: SandboxSession) -> None:
     code = r"""
 import os

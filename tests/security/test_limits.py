@@ -21,6 +21,7 @@ async def test_a_huge_allocation_is_a_memory_error_that_keeps_the_state(session:
     assert (await run(session, "x")).value == "1"
 
 
+@pytest.mark.on_gvisor
 async def test_memory_that_grows_is_stopped(session: SandboxSession) -> None:
     cell = await run(session, "data = []\nwhile True: data.append(bytearray(b'x') * 2**20)", timeout_seconds=60)
     assert cell.status is ExecutionStatus.OUT_OF_MEMORY
@@ -88,6 +89,7 @@ async def test_open_files_run_into_their_limit(session: SandboxSession) -> None:
     assert (await run(session, "del files\nopen('a.txt', 'w').write('x')")).changes == {"a.txt": "created"}
 
 
+@pytest.mark.on_gvisor
 @pytest.mark.parametrize("place", ["/mnt/data", "/tmp", "/dev/shm"])
 async def test_a_full_disk_is_an_error_and_can_be_cleared(session: SandboxSession, place: str) -> None:
     fill = f"import os\nos.chdir('{place}')\nn = 0\nwhile True:\n    open(f'f{{n}}', 'wb').write(bytes(2**20)); n += 1"

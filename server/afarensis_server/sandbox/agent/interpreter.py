@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -135,7 +136,8 @@ def _be_born(runner: Any, data_directory: str, descriptors: tuple[int, int, int]
         # Its own files in /proc are its own again. The agent's stay closed to it.
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
         # What the code leaves behind is its interpreter's, which ends with it.
-        syscalls.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        with suppress(OSError):  # gVisor has none; they are the agent's then
+            syscalls.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         # When the container is out of memory, this goes, and never the agent.
         Path("/proc/self/oom_score_adj").write_text("1000")
         os.setsid()

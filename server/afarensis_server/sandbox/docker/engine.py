@@ -190,7 +190,7 @@ def _told(error: docker.errors.APIError, what: str, image: str) -> Exception:
         return NoSuchContainer(said)
     if "no space left on device" in said.lower():
         return SandboxUnavailable(f"the container engine's disk is full, so it could not {what}: {said}")
-    if "runtime" in said.lower() and ("unknown" in said.lower() or "invalid" in said):
+    if "unknown runtime" in said.lower() or "invalid runtime" in said.lower():
         return SandboxUnavailable(
             f"the container engine does not know the runtime of the setting docker.runtime: {said}. Install it and "
             "name it in the engine's configuration, or choose another one"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ..driver import Layer, Output, OutputStream, Result, SessionLimits, SessionSpec
 from .engine import Engine
 from .settings import DockerSandboxSettings
+from .spec import has_own_kernel
 
 if TYPE_CHECKING:
     from .driver import DockerSandbox
@@ -39,7 +40,7 @@ def disk(path):
 def forks():
     children = []
     try:
-        for _ in range(64):
+        for _ in range(20):
             child = os.fork()
             if not child:
                 time.sleep(60)
@@ -95,10 +96,10 @@ async def _describe_engine(engine: Engine, settings: DockerSandboxSettings) -> l
         _essential("engine", True, f"version {version} at {engine.host}, on {name}, with the runtime {runtime}"),
         Layer(
             name="own kernel",
-            active="runsc" in runtime or "kata" in runtime,
+            active=has_own_kernel(runtime),
             essential=False,
             detail="between code and the host's kernel"
-            if "runsc" in runtime or "kata" in runtime
+            if has_own_kernel(runtime)
             else "sessions share the host's kernel; for hostile users install gVisor and set docker.runtime to runsc",
         ),
         Layer(
@@ -143,7 +144,13 @@ def _describe(seen: dict[str, Any], settings: DockerSandboxSettings) -> list[Lay
         _essential("capabilities", not capabilities, "none" if not capabilities else str(seen["capabilities"])),
         _essential("no_new_privs", seen["no_new_privileges"] in ("1", ""), "programs cannot gain privileges"),
         _essential("seccomp", seen["seccomp"] != "0", "an allow-list of system calls"),
-        _essential("agent", closed, "closed to the code beside it" if closed else "code can open the agent's files"),
+        Layer(
+            name="agent",
+            active=closed,
+            # The server believes nothing that comes from there: whoever takes it over has taken over his own session.
+            essential=not has_own_kernel(settings.runtime),
+            detail="closed to the code beside it" if closed else "code can speak and end in its own agent's place",
+        ),
         Layer(
             name="process limit",
             active=seen["forks"] < LIMITS.processes,

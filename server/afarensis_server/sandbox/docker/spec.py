@@ -25,6 +25,10 @@ _START = f"import sys; sys.path.append({_HOME!r}); from afarensis_sandbox.agent.
 _PYTHON = f"{_HOME}/python/bin/python"
 #: Processes that are not the session's: the agent.
 _OWN_PROCESSES = 1
+#: Processes of a runtime that is a kernel of its own: what counts there are its threads on the host.
+_KERNEL_PROCESSES = 512
+#: Names of runtimes that are.
+_KERNELS = ("runsc", "kata")
 #: The directory itself.
 _INODES_OF_PLACE = 1
 #: What of /proc and /sys says something about the host, and is of no use to code.
@@ -45,6 +49,11 @@ _SECCOMP = profile()
 def cpu_quota(limits: SessionLimits) -> int:
     """Microseconds of processor time in each period."""
     return max(1000, int(limits.cpu_cores * CPU_PERIOD))
+
+
+def has_own_kernel(runtime: str) -> bool:
+    """Whether a runtime puts a kernel of its own between code and the host's."""
+    return any(name in runtime for name in _KERNELS)
 
 
 def container(
@@ -83,7 +92,7 @@ def container(
         "Memory": memory,
         # As much as memory alone: nothing is swapped.
         "MemorySwap": memory,
-        "PidsLimit": limits.processes + _OWN_PROCESSES,
+        "PidsLimit": limits.processes + (_KERNEL_PROCESSES if has_own_kernel(settings.runtime) else _OWN_PROCESSES),
         "CpuPeriod": CPU_PERIOD,
         "CpuQuota": cpu_quota(limits),
         # When the host itself is out of memory, sessions go first.

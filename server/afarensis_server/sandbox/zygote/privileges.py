@@ -99,9 +99,10 @@ def limit_core_files() -> None:
 
 
 def _limit(which: int, value: int) -> None:
-    _, hard = resource.getrlimit(which)
+    soft, hard = resource.getrlimit(which)
     limit = min((value, hard), key=_strictness)
-    resource.setrlimit(which, (limit, limit))
+    if (soft, hard) != (limit, limit):  # gVisor refuses to set some, whatever the value
+        resource.setrlimit(which, (limit, limit))
 
 
 def _strictness(limit: int) -> float:
