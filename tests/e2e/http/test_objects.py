@@ -72,6 +72,21 @@ async def test_assistant_has_all_fields_of_either_version(http: httpx2.AsyncClie
     assert "tool_resources" not in old
 
 
+async def test_files_of_assistants_are_added_and_taken_away_as_in_the_first_version(http: httpx2.AsyncClient) -> None:
+    one, other = [(await upload(http, name))["id"] for name in ("a.csv", "b.csv")]
+    made = await post(http, "/assistants", {"model": "direct", "file_ids": [one]}, headers=V1)
+    path = f"/assistants/{made['id']}/files"
+    added = await post(http, path, {"file_id": other}, headers=V1)
+    assert (added["id"], added["object"], added["assistant_id"]) == (other, "assistant.file", made["id"])
+    assert [file["id"] for file in (await http.get(path)).json()["data"]] == [one, other]
+    gone = (await http.delete(f"{path}/{one}")).json()
+    assert gone == {"id": one, "object": "assistant.file.deleted", "deleted": True}
+    assert (await http.get(f"{path}/{one}")).status_code == 404
+    assert (await http.get(f"/assistants/{made['id']}", headers=V1)).json()["file_ids"] == [other]
+    # Taken from the assistant, and not deleted.
+    assert (await http.get(f"/files/{one}")).status_code == 200
+
+
 async def test_update_changes_what_is_given_and_null_clears(http: httpx2.AsyncClient) -> None:
     made = await post(http, "/assistants", {"model": "direct", "name": "A", "description": "B", "metadata": {"k": "v"}})
     changed = await post(http, f"/assistants/{made['id']}", {"name": None, "instructions": "C"})

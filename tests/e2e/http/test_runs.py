@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -13,8 +14,9 @@ from openai import APIError, AsyncAssistantEventHandler, AsyncOpenAI
 
 from afarensis import v1
 from tests.support.api import Api
-from tests.support.scripted_model import Delta, Wait, call, code, error, text
+from tests.support.scripted_model import Delta, ScriptedModel, Wait, call, code, error, text
 from tests.support.scripts import Script
+from tests.support.server_process import ServerProcess
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -288,6 +290,34 @@ async def test_stream_of_what_is_not_there_raises_in_the_sdk(sdk: AsyncOpenAI) -
     begun = await sdk.beta.threads.create()
     with pytest.raises(APIError, match="No assistant found with id 'asst_none'"):
         await sdk.beta.threads.runs.create(thread_id=begun.id, assistant_id="asst_none", stream=True)
+
+
+async def test_error_within_a_stream_is_raised_by_the_sdk_and_the_stream_goes_on_later(tmp_path: Path) -> None:
+    async with ScriptedModel([text("One").then(Wait(asyncio.Event())), text("Two")]) as model:
+        settings = {"openai.base_url": model.base_url, "http.listen": "127.0.0.1:0", "server.drain_seconds": 0}
+        with ServerProcess(tmp_path, settings) as server:
+            last = ""
+            async with AsyncOpenAI(base_url=server.base_url, api_key="x", max_retries=0) as client:
+                made = await client.beta.assistants.create(model="scripted")
+                begun = await client.beta.threads.create(messages=[{"role": "user", "content": "Hi"}])
+                stream = await client.beta.threads.runs.create(thread_id=begun.id, assistant_id=made.id, stream=True)
+
+                async def read() -> None:
+                    nonlocal last
+                    async for event in stream:
+                        if event.event == "thread.run.created":
+                            last = f"{event.data.id}:1"
+                        if event.event == "thread.message.delta":
+                            server.terminate()
+
+                with pytest.raises(APIError, match="The server is shutting down"):
+                    await read()
+            assert server.wait() == 0
+            server.start()
+            body = {"assistant_id": made.id, "stream": True}
+            async with httpx2.AsyncClient(base_url=server.base_url, timeout=60) as http:
+                more = await streamed(http, f"/threads/{begun.id}/runs", body, **{"Last-Event-ID": last})
+            assert (more[0].name, more[-2].name) == ("thread.run.queued", "thread.run.completed")
 
 
 async def test_run_of_one_edge_is_followed_on_the_other(
