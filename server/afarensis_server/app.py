@@ -400,6 +400,7 @@ def _http_settings(settings: Settings) -> HttpSettings:
         port=section.port,
         file_bytes=settings.files.max_bytes,
         limits=HttpLimits(body_bytes=section.body_bytes),
+        host_names=tuple(name.strip() for name in section.host_names.split(",") if name.strip()),
         heartbeat_seconds=section.heartbeat_seconds,
         poll_ms=section.poll_ms,
     )

@@ -438,6 +438,10 @@ class HttpSection(Section):
     """Bytes of the body of a request in JSON. Files come as forms, and may be as large as `files.max_bytes` says."""
     heartbeat_seconds: PositiveFloat = 15.0
     """The longest silence of a stream of events: then a comment is sent, which clients pass over."""
+    host_names: str = ""
+    """Names, separated by commas, by which clients may ask for the server, beside those of the loopback interface: what
+    a proxy passes on. Others are refused, since a web page could have its name lead here. Empty: for a server on
+    the loopback interface, no others; for one on another address, any."""
     public_url: str = ""
     """What links to files begin with, such as `https://files.example.com/v1`. Empty: the address that is served."""
     link_seconds: PositiveFloat = 3_600.0

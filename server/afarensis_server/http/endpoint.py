@@ -22,6 +22,7 @@ from ..validation import Violations
 from .convert.values import Shape
 from .errors import Failure, Refused, failure_of, internal_failure
 from .fields import Fields, parse_object
+from .guard import Guard
 
 _log = structlog.get_logger(__name__)
 
@@ -159,10 +160,11 @@ Handler = Callable[[Call], Awaitable[Response]]
 class Endpoint:
     """A handler as an ASGI application."""
 
-    def __init__(self, handler: Handler, calls: Calls, limits: HttpLimits) -> None:
+    def __init__(self, handler: Handler, calls: Calls, limits: HttpLimits, guard: Guard) -> None:
         self._handler = handler
         self._calls = calls
         self._limits = limits
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
@@ -201,6 +203,7 @@ class Endpoint:
 
     async def _answer(self, request: Request, request_id: str) -> Response:
         try:
+            self._guard.check(request)
             with self._calls.track("calls"):
                 return await self._handler(Call(request, self._limits, shape=_shape(request)))
         except ClientDisconnect:

@@ -20,6 +20,7 @@ from ..sessions.data import SessionData
 from ..sessions.service import Sessions
 from ..threads.service import Threads
 from .endpoint import HttpLimits
+from .guard import Guard
 from .routes.assistants import AssistantRoutes
 from .routes.containers import ContainerRoutes
 from .routes.files import FileRoutes
@@ -43,6 +44,8 @@ class HttpSettings:
     #: The largest file.
     file_bytes: int = 512 * 1024 * 1024
     limits: HttpLimits = HttpLimits()
+    #: Names by which clients may ask for it, beside those of the loopback interface.
+    host_names: tuple[str, ...] = ()
     #: The longest silence of a stream of events.
     heartbeat_seconds: float = 15.0
     #: How soon a client is told to look at a run again.
@@ -105,7 +108,7 @@ class HttpServer:
 
 def application(nouns: HttpNouns, settings: HttpSettings, calls: Calls) -> ASGIApp:
     """All routes as one application."""
-    table = Table(calls, settings.limits)
+    table = Table(calls, settings.limits, Guard(settings.host, settings.host_names))
     AssistantRoutes(nouns.assistants).add(table)
     # Before the threads: `/threads/runs` is no thread called "runs".
     RunRoutes(nouns.runs, heartbeat_seconds=settings.heartbeat_seconds, poll_ms=settings.poll_ms).add(table)

@@ -159,6 +159,37 @@ async def test_queries_that_are_wrong_are_named(http: httpx2.AsyncClient, query:
     assert told(await http.get("/assistants", params=query))[1] == param
 
 
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"Host": "evil.example"}, "unknown_host"),
+        ({"Host": "evil.example:8080"}, "unknown_host"),
+        ({"Host": ""}, "unknown_host"),
+        ({"Origin": "https://evil.example"}, "foreign_origin"),
+        ({"Origin": "null"}, "foreign_origin"),
+        ({"Host": "localhost:1", "Origin": "http://localhost:2"}, "foreign_origin"),
+    ],
+)
+async def test_web_pages_of_others_are_kept_out(http: httpx2.AsyncClient, headers: dict[str, str], code: str) -> None:
+    form = {"purpose": "assistants"}
+    answer = await http.post("/files", data=form, files={"file": ("a", b"x")}, headers=headers)
+    assert told(answer, 403)[2] == code
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "[::1]:80", "LOCALHOST"])
+async def test_names_of_this_machine_are_its_own(http: httpx2.AsyncClient, host: str) -> None:
+    answer = await http.get("/models", headers={"Host": host, "Origin": f"http://{host}"})
+    assert answer.status_code == 200
+
+
+async def test_other_names_are_told_to_the_server(tmp_path: Path) -> None:
+    settings = {"http.listen": "127.0.0.1:0", "http.host_names": "files.example.com, other.example.com"}
+    with ServerProcess(tmp_path, settings) as server:
+        async with httpx2.AsyncClient(base_url=server.base_url) as http:
+            assert (await http.get("/models", headers={"Host": "files.example.com"})).status_code == 200
+            assert (await http.get("/models", headers={"Host": "evil.example.com"})).status_code == 403
+
+
 async def test_version_that_never_was_is_refused(http: httpx2.AsyncClient) -> None:
     answer = await http.get("/assistants", headers={"OpenAI-Beta": "assistants=v9"})
     assert told(answer)[2] == "invalid_beta"

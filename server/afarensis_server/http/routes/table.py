@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 from ...calls import Calls
 from ..endpoint import Call, Endpoint, Handler, HttpLimits
 from ..errors import Failure, Refused
+from ..guard import Guard
 
 Dispatch = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -19,9 +20,10 @@ _ROOT = "/v1"
 class Table:
     """Collects routes."""
 
-    def __init__(self, calls: Calls, limits: HttpLimits) -> None:
+    def __init__(self, calls: Calls, limits: HttpLimits, guard: Guard) -> None:
         self._calls = calls
         self._limits = limits
+        self._guard = guard
         self._routes: list[Route] = []
 
     def add(self, path: str, **handlers: Handler) -> None:
@@ -48,7 +50,7 @@ class Table:
         return Router(routes=self._routes, default=default, redirect_slashes=False)
 
     def _endpoint(self, handler: Handler) -> Endpoint:
-        return Endpoint(handler, self._calls, self._limits)
+        return Endpoint(handler, self._calls, self._limits, self._guard)
 
 
 class _Application:
