@@ -1,16 +1,7 @@
-"""What can be done with files.
+"""What can be done with files."""
 
-A row and a blob must never miss each other: there is no row without its blob, also after a crash at any point. A blob
-is therefore kept before its row is written, and deleted after its last row is. What a crash leaves between the two is
-a blob without a row, which the next start sweeps away. Within a process, a lock for each content keeps an upload from
-finding the blob that a deletion is about to take.
-"""
-
-import asyncio
-import contextlib
-import errno
 import re
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,12 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import structlog
-from sqlalchemy import Connection
-
 from .. import clock, ids
 from ..domain.files import File, FilePurpose
-from ..errors import ContentMismatch, DatabaseUnavailable, FileNotFound, FileTooLarge, OffsetPastEnd, StorageFull
+from ..errors import ContentMismatch, FileNotFound, FileTooLarge, OffsetPastEnd
 from ..store import files, requests
 from ..store.database import Database
 from ..store.pages import Page, PageRequest
@@ -31,17 +19,12 @@ from ..store.writer import Transaction
 from ..uninterrupted import to_the_end
 from ..validation import Reason, SharedLimits, Violations, check_page_size, check_request_id
 from .blobs import BlobReader, BlobStore, StagedBlob
+from .contents import Contents
+from .expiry import Expiry
 from .lookup import is_expired
 from .names import check_filename, check_media_type, media_type_of, output_filename
 
-_log = structlog.get_logger(__name__)
-
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
-#: Locks that all contents share: two contents with the same first digits wait for each other, for a moment.
-_LOCKS = 256
-#: Seconds after which deleting expired files is tried again when it failed.
-_RETRY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +61,10 @@ class UploadHead:
     request_id: str = ""
 
 
+#: Belongs to the storing of a file: done with it, or neither is.
+Also = Callable[[Transaction, File], None]
+
+
 class Files:
     """Files of all projects. One instance owns a blob store.
 
@@ -88,24 +75,19 @@ class Files:
         self._database = database
         self._blobs = blobs
         self._limits = limits
-        self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
-        self._expiring: asyncio.Task[None] | None = None
-        #: Set when a file was stored that may expire before the others.
-        self._expiry_changed = asyncio.Event()
+        #: Shared with whatever else has contents in the same blob store.
+        self.contents = Contents(database, blobs)
+        self._expiry = Expiry("files", self.delete_expired, self.next_expiry)
 
     async def __aenter__(self) -> Self:
         await self.sweep()
-        self._expiring = asyncio.create_task(self._delete_when_expired(), name="files-expiry")
+        await self._expiry.__aenter__()
         return self
 
     async def __aexit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._expiring is not None
-        self._expiring.cancel()
-        await asyncio.wait([self._expiring])
-        if not self._expiring.cancelled():
-            self._expiring.result()  # a defect that ended it
+        await self._expiry.__aexit__(error_type, error, traceback)
 
     # --- putting in ---------------------------------------------------------------------------------------------------
 
@@ -120,11 +102,18 @@ class Files:
         return await self._receive(project, "CreateFile", head, _once(content))
 
     async def upload(
-        self, project: str, head: UploadHead, chunks: AsyncIterable[bytes], *, under: str = "metadata"
+        self,
+        project: str,
+        head: UploadHead,
+        chunks: AsyncIterable[bytes],
+        *,
+        under: str = "metadata",
+        also: Also | None = None,
     ) -> File:
         """Store a file as it comes in; nothing of it is left unless all of it came and is what was announced.
 
-        ``under`` is the path of what the head is made of, in the words of its violations.
+        ``under`` is the path of what the head is made of, in the words of its violations; ``also`` is what is done in
+        the transaction that stores the file.
         Raises InvalidFields, FileTooLarge, ContentMismatch, RequestIdReused, StorageFull, and what ``chunks`` raises.
         """
         violations = Violations(self._limits.shared)
@@ -134,7 +123,7 @@ class Files:
         violations.check()
         if head.size_bytes is not None and head.size_bytes > self._limits.file_bytes:
             raise FileTooLarge(limit_bytes=self._limits.file_bytes, hint="Nothing was stored.")
-        return await self._receive(project, "UploadFile", head, chunks)
+        return await self._receive(project, "UploadFile", head, chunks, also)
 
     async def store_output(self, project: str, filename: str, chunks: AsyncIterable[bytes]) -> File:
         """Store a file that code made; a name that no file can have is made one. Raises FileTooLarge, StorageFull."""
@@ -157,48 +146,35 @@ class Files:
             "ttl", head.ttl_seconds, minimum=limits.minimum_ttl_seconds, maximum=limits.maximum_ttl_seconds
         )
 
-    async def _receive(self, project: str, method: str, head: UploadHead, chunks: AsyncIterable[bytes]) -> File:
+    async def _receive(
+        self, project: str, method: str, head: UploadHead, chunks: AsyncIterable[bytes], also: Also | None = None
+    ) -> File:
         announced = head.size_bytes
         limit = self._limits.file_bytes if announced is None else announced
-        try:
-            async with self._blobs.stage(chunks, limit_bytes=limit) as staged:
-                _compare(head, staged)
-                # It holds a lock that must not be let go while a thread still links a blob.
-                return await to_the_end(self._keep(project, method, head, staged))
-        except FileTooLarge:
-            if announced is None:
-                raise
-            raise ContentMismatch(what="size_bytes", expected=announced, actual="more") from None
-        except OSError as error:
-            if error.errno in _DISK_FULL:
-                raise StorageFull from error
-            raise
 
-    async def _keep(self, project: str, method: str, head: UploadHead, staged: StagedBlob) -> File:
-        sha256 = staged.sha256
-        fingerprint = requests.fingerprint_of(replace(head, request_id=""), sha256)
-
-        def work(tx: Transaction) -> File:
-            def insert() -> str:
+        def insert(tx: Transaction, staged: StagedBlob) -> File:
+            def create() -> str:
                 file = _new_file(project, head, staged)
                 files.insert(tx.connection, file)
+                if also is not None:
+                    also(tx, file)
                 return file.id
 
-            file_id = requests.once(tx, project, method, head.request_id, fingerprint, insert)
+            fingerprint = requests.fingerprint_of(replace(head, request_id=""), staged.sha256)
+            file_id = requests.once(tx, project, method, head.request_id, fingerprint, create)
             file = files.get(tx.connection, project, file_id)
             if file is None:
                 raise FileNotFound(id=file_id)
             return file
 
-        async with self._lock(sha256):
-            await staged.keep()
-            try:
-                file = await self._database.write(work)
-            except BaseException:
-                await self._drop_unused(sha256)
+        try:
+            file = await self.contents.store(chunks, limit_bytes=limit, check=partial(_compare, head), insert=insert)
+        except FileTooLarge:
+            if announced is None:
                 raise
+            raise ContentMismatch(what="size_bytes", expected=announced, actual="more") from None
         if file.expire_time is not None:
-            self._expiry_changed.set()
+            self._expiry.changed()
         return file
 
     # --- looking at ---------------------------------------------------------------------------------------------------
@@ -273,59 +249,16 @@ class Files:
         """When the next file expires; None when none is to."""
         return await self._database.read(lambda connection: files.next_expiry(connection, after))
 
-    async def _delete_when_expired(self) -> None:
-        while True:
-            time = clock.now()
-            try:
-                await self.delete_expired(time)
-                upcoming = await self.next_expiry(time)
-                seconds = None if upcoming is None else (upcoming - clock.now()).total_seconds()
-            except (DatabaseUnavailable, OSError) as error:
-                # The files are gone for everybody already; only their space is not.
-                _log.warning("expired files not deleted", error=str(error))
-                seconds = _RETRY_SECONDS
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._expiry_changed.wait()
-            self._expiry_changed.clear()
-
     async def sweep(self) -> int:
-        """Remove what a killed process left: content half-received, blobs without a file. Tells how many blobs.
-
-        Nothing else may use the files meanwhile.
-        """
-        await self._blobs.clear_staging()
-        unused: list[str] = []
-        total = 0
-        async for batch in self._blobs.list_batches():
-            unused += await self._database.read(partial(_unused, batch))
-            total += len(batch)
-        if unused and len(unused) == total:
-            # Rather the wrong database than a crash at the very first file: nothing is worth losing everything.
-            _log.warning("blobs kept, though the database knows none of them", blobs=total)
-            return 0
-        for sha256 in unused:
-            await self._blobs.delete(sha256)
-        return len(unused)
+        """Remove what a killed process left; see `Contents.sweep`."""
+        return await self.contents.sweep()
 
     async def _delete(self, file: File) -> bool:
-        async with self._lock(file.sha256):
+        async with self.contents.lock(file.sha256):
             deleted = await self._database.write(lambda tx: files.delete(tx.connection, file.project, file.id))
             if deleted is not None and deleted.frees_blob:
                 await self._blobs.delete(file.sha256)
             return deleted is not None
-
-    async def _drop_unused(self, sha256: str) -> None:
-        """Delete a blob that was kept for a row that was not written. Its lock is held."""
-        if not await self._database.read(lambda connection: files.is_blob_used(connection, sha256)):
-            await self._blobs.delete(sha256)
-
-    def _lock(self, sha256: str) -> asyncio.Lock:
-        return self._locks[int(sha256[:2], 16)]
-
-
-def _unused(batch: list[str], connection: Connection) -> list[str]:
-    return [sha256 for sha256 in batch if not files.is_blob_used(connection, sha256)]
 
 
 def _new_file(project: str, head: UploadHead, staged: StagedBlob) -> File:
