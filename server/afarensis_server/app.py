@@ -31,6 +31,7 @@ from .events.retention import Retention
 from .files.blobs import DirectoryBlobs
 from .files.links import Links, LinkSettings
 from .files.service import FileLimits, Files
+from .files.uploads import UploadLimits, Uploads
 from .http.endpoint import HttpLimits
 from .http.server import HttpAddressInUse, HttpNouns, HttpServer, HttpSettings
 from .ids import new_id
@@ -112,7 +113,7 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
     except SandboxUnavailable as error:
         raise Refused(f"No sandbox can be opened: {error}") from error
     database = await _open_database(settings, directory, stack)
-    files, links = await _open_files(settings, directory, database, stack)
+    files, links, uploads = await _open_files(settings, directory, database, stack)
     try:
         models = await Models.open(endpoints, stack, settings.runs.default_model, _retry_settings(settings))
         models.check(models.default)
@@ -136,7 +137,9 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
     nouns = Nouns(assistants, threads, files, links, runs, sessions, executions, data, models, feed)
     calls = Calls(CallLimits(calls=settings.server.max_calls, streams=settings.server.max_streams))
     server = RpcServer(nouns, _rpc_settings(settings), calls)
-    http = _http_server(settings, HttpNouns(assistants, threads, files, links, runs, models, sessions, data), calls)
+    http = _http_server(
+        settings, HttpNouns(assistants, threads, files, links, uploads, runs, models, sessions, data), calls
+    )
 
     async def drain() -> None:
         # Streams stay open while runs and executions finish, so that their readers see how.
@@ -267,10 +270,11 @@ async def _open_database(settings: Settings, directory: Path, stack: AsyncExitSt
 
 async def _open_files(
     settings: Settings, directory: Path, database: Database, stack: AsyncExitStack
-) -> tuple[Files, Links]:
+) -> tuple[Files, Links, Uploads]:
     blobs = DirectoryBlobs(directory / "files")
     files = await stack.enter_async_context(Files(database, blobs, _file_limits(settings)))
-    return files, Links(database, files, LinkSettings(settings.http.link_seconds, settings.http.max_link_seconds))
+    links = Links(database, files, LinkSettings(settings.http.link_seconds, settings.http.max_link_seconds))
+    return files, links, await stack.enter_async_context(Uploads(database, files, _upload_limits(settings)))
 
 
 async def _open_threads(settings: Settings, database: Database) -> Threads:
@@ -399,6 +403,7 @@ def _http_settings(settings: Settings) -> HttpSettings:
         host=section.host,
         port=section.port,
         file_bytes=settings.files.max_bytes,
+        part_bytes=settings.files.part_bytes,
         limits=HttpLimits(body_bytes=section.body_bytes),
         host_names=tuple(name.strip() for name in section.host_names.split(",") if name.strip()),
         heartbeat_seconds=section.heartbeat_seconds,
@@ -451,6 +456,16 @@ def _file_limits(settings: Settings) -> FileLimits:
         file_bytes=section.max_bytes,
         minimum_ttl_seconds=section.min_ttl_seconds,
         maximum_ttl_seconds=section.max_ttl_seconds,
+        shared=_shared_limits(settings),
+    )
+
+
+def _upload_limits(settings: Settings) -> UploadLimits:
+    section = settings.files
+    return UploadLimits(
+        part_bytes=section.part_bytes,
+        parts=section.upload_parts,
+        seconds=section.upload_seconds,
         shared=_shared_limits(settings),
     )
 

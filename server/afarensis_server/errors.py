@@ -96,6 +96,10 @@ class FileNotFound(NotFound, reason="FILE_NOT_FOUND"):
     """No such File object: {id}"""
 
 
+class UploadNotFound(NotFound, reason="UPLOAD_NOT_FOUND"):
+    """No such Upload object: {id}"""
+
+
 class SessionNotFound(NotFound, reason="SESSION_NOT_FOUND"):
     """No session found with id '{id}'."""
 
@@ -168,6 +172,11 @@ class ContentMismatch(InvalidArgument, reason="CONTENT_MISMATCH"):
     stored; upload it again."""
 
 
+class PartsMismatch(ContentMismatch, reason="CONTENT_MISMATCH"):
+    """The parts do not make up what was announced: expected {what} {expected}, got {actual}. The upload is still
+    pending: add what is missing, or name other parts."""
+
+
 class ToolOutputsMismatch(InvalidArgument, reason="TOOL_OUTPUTS_MISMATCH"):
     """Expected tool outputs for call_ids {expected}, got {actual}"""
 
@@ -201,6 +210,16 @@ class RunNotCancellable(FailedPrecondition, reason="RUN_NOT_CANCELLABLE"):
 
 class HttpDisabled(FailedPrecondition, reason="HTTP_DISABLED"):
     """This server does not serve HTTP, so there are no links. Its owner switches it on by the setting http.listen."""
+
+
+class UploadNotPending(FailedPrecondition, reason="UPLOAD_NOT_PENDING"):
+    """Upload {id} is {status}. Only a pending upload takes parts and can be completed or cancelled; create a new
+    one."""
+
+
+class UploadFull(FailedPrecondition, reason="UPLOAD_FULL"):
+    """Upload {id} takes no more parts: {limit_parts} at most, and {limit_bytes} bytes in all of them together, which is
+    twice what it announced. Complete it, or cancel it and create a new one."""
 
 
 class SessionNotActive(FailedPrecondition, reason="SESSION_NOT_ACTIVE"):
@@ -246,6 +265,10 @@ class OffsetPastEnd(OutOfRange, reason="OFFSET_PAST_END"):
 
 class FileTooLarge(ResourceExhausted, reason="FILE_TOO_LARGE"):
     """The file is larger than the limit of {limit_bytes} bytes. {hint}"""
+
+
+class PartTooLarge(FileTooLarge, reason="PART_TOO_LARGE"):
+    """The part is larger than the limit of {limit_bytes} bytes. Send the content in more parts, and smaller ones."""
 
 
 class StorageFull(ResourceExhausted, reason="STORAGE_FULL"):

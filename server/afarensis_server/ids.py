@@ -66,3 +66,11 @@ def execution_id() -> str:
 
 def file_id() -> str:
     return new_id("file-")
+
+
+def upload_id() -> str:
+    return new_id("upload_")
+
+
+def part_id() -> str:
+    return new_id("part_")

@@ -150,6 +150,13 @@ class FilesSection(Section):
     """How long a file that expires is kept at least."""
     max_ttl_seconds: PositiveInt = 2_592_000
     """How long a file that expires is kept at most."""
+    part_bytes: Bytes = ByteSize(64 * _MIB)
+    """The size of one part of a file that comes in parts (`/v1/uploads`)."""
+    upload_parts: PositiveInt = 1_000
+    """Parts of one such file. Together they may have twice the bytes that were announced, so that one which went wrong
+    can be sent again."""
+    upload_seconds: PositiveFloat = 3_600.0
+    """How long such a file may take, from the announcement to its completion. What came of it is deleted then."""
 
 
 class SandboxSection(Section):

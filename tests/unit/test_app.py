@@ -7,6 +7,7 @@ from afarensis_server.assistants.service import AssistantLimits
 from afarensis_server.configuration import load
 from afarensis_server.endpoints import model_endpoints
 from afarensis_server.files.service import FileLimits
+from afarensis_server.files.uploads import UploadLimits
 from afarensis_server.rpc.server import RpcSettings
 from afarensis_server.runs.engine import EngineSettings
 from afarensis_server.runs.fields import RunLimits
@@ -27,6 +28,7 @@ def test_limits_of_requests_have_the_same_defaults() -> None:
     assert app._assistant_limits(SETTINGS) == AssistantLimits()
     assert app._thread_limits(SETTINGS) == ThreadLimits()
     assert app._file_limits(SETTINGS) == FileLimits()
+    assert app._upload_limits(SETTINGS) == UploadLimits()
     assert app._run_limits(SETTINGS) == RunLimits()
 
 

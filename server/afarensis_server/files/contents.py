@@ -20,7 +20,7 @@ from ..store import files
 from ..store.database import Database
 from ..store.writer import Transaction
 from ..uninterrupted import to_the_end
-from .blobs import BlobStore, StagedBlob
+from .blobs import BlobReader, BlobStore, StagedBlob
 
 T = TypeVar("T")
 
@@ -76,18 +76,22 @@ class Contents:
                 await self._drop_unused(staged.sha256)
                 raise
 
+    async def read(self, sha256: str, size_bytes: int) -> BlobReader:
+        """All of a content. FileNotFoundError when it is not there (any more)."""
+        return await self._blobs.open(sha256, offset_bytes=0, length_bytes=size_bytes)
+
     def lock(self, sha256: str) -> asyncio.Lock:
         """To be held while rows of a content are deleted together with their blob."""
         return self._locks[int(sha256[:2], 16)]
 
     async def drop_unused(self, contents: Iterable[str]) -> None:
-        """Delete those blobs whose last rows are gone."""
-        for sha256 in contents:
-            await to_the_end(self._drop_locked(sha256))
+        """Delete those blobs whose last rows are gone; all of them, though the caller is cancelled meanwhile."""
+        await to_the_end(self._drop_each(contents))
 
-    async def _drop_locked(self, sha256: str) -> None:
-        async with self.lock(sha256):
-            await self._drop_unused(sha256)
+    async def _drop_each(self, contents: Iterable[str]) -> None:
+        for sha256 in contents:
+            async with self.lock(sha256):
+                await self._drop_unused(sha256)
 
     async def _drop_unused(self, sha256: str) -> None:
         """Its lock is held."""

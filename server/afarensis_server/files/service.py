@@ -94,7 +94,7 @@ class Files:
     async def create(self, project: str, head: UploadHead, content: bytes) -> File:
         """Store a small file. Raises InvalidFields, FileTooLarge, ContentMismatch, RequestIdReused, StorageFull."""
         violations = Violations(self._limits.shared)
-        self._check(violations, head)
+        self.check(violations, head)
         check_request_id(violations, head.request_id)
         violations.check()
         if len(content) > self._limits.unary_bytes:
@@ -118,11 +118,11 @@ class Files:
         """
         violations = Violations(self._limits.shared)
         fields = violations.under(under) if under else violations
-        self._check(fields, head)
+        self.check(fields, head)
         check_request_id(fields, head.request_id)
         violations.check()
-        if head.size_bytes is not None and head.size_bytes > self._limits.file_bytes:
-            raise FileTooLarge(limit_bytes=self._limits.file_bytes, hint="Nothing was stored.")
+        if head.size_bytes is not None:
+            self.check_size(head.size_bytes)
         return await self._receive(project, "UploadFile", head, chunks, also)
 
     async def store_output(self, project: str, filename: str, chunks: AsyncIterable[bytes]) -> File:
@@ -130,7 +130,13 @@ class Files:
         head = UploadHead(output_filename(filename), FilePurpose.ASSISTANTS_OUTPUT)
         return await self._receive(project, "", head, chunks)
 
-    def _check(self, violations: Violations, head: UploadHead) -> None:
+    def check_size(self, size_bytes: int) -> None:
+        """Raise FileTooLarge for a size that no file may have."""
+        if size_bytes > self._limits.file_bytes:
+            raise FileTooLarge(limit_bytes=self._limits.file_bytes, hint="Nothing was stored.")
+
+    def check(self, violations: Violations, head: UploadHead) -> None:
+        """Check what is said about a file."""
         check_filename(violations, "filename", head.filename)
         if head.purpose is FilePurpose.ASSISTANTS_OUTPUT:
             violations.add(

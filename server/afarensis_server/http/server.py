@@ -14,6 +14,7 @@ from ..assistants.service import Assistants
 from ..calls import Calls
 from ..files.links import Links
 from ..files.service import Files
+from ..files.uploads import Uploads
 from ..runs.models.registry import Models
 from ..runs.service import Runs
 from ..sessions.data import SessionData
@@ -28,6 +29,7 @@ from .routes.models import ModelRoutes
 from .routes.runs import RunRoutes
 from .routes.table import Table
 from .routes.threads import ThreadRoutes
+from .routes.uploads import UploadRoutes
 
 _BACKLOG = 2048
 #: Seconds that answers on their way to clients have, once all calls have ended.
@@ -43,6 +45,8 @@ class HttpSettings:
     port: int = 8080
     #: The largest file.
     file_bytes: int = 512 * 1024 * 1024
+    #: The largest part of an upload.
+    part_bytes: int = 64 * 1024 * 1024
     limits: HttpLimits = HttpLimits()
     #: Names by which clients may ask for it, beside those of the loopback interface.
     host_names: tuple[str, ...] = ()
@@ -60,6 +64,7 @@ class HttpNouns:
     threads: Threads
     files: Files
     links: Links
+    uploads: Uploads
     runs: Runs
     models: Models
     sessions: Sessions
@@ -115,6 +120,7 @@ def application(nouns: HttpNouns, settings: HttpSettings, calls: Calls) -> ASGIA
     ThreadRoutes(nouns.threads, nouns.runs).add(table)
     FileRoutes(nouns.files, nouns.links, settings.file_bytes).add(table)
     ContainerRoutes(nouns.sessions, nouns.session_data, nouns.files, settings.file_bytes).add(table)
+    UploadRoutes(nouns.uploads, settings.part_bytes).add(table)
     ModelRoutes(nouns.models).add(table)
     return table.router()
 

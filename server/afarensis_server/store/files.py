@@ -1,4 +1,4 @@
-"""Files as rows. Which blobs exist follows from them: files of equal content name the same SHA-256."""
+"""Files as rows. Which blobs exist follows from them and from parts of uploads: equal contents have one SHA-256."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _rows = Rows(tables.files, File)
 
 @dataclass(frozen=True, slots=True)
 class DeletedFile:
-    """A file whose row is gone; ``frees_blob`` when it was the last of any project with this content."""
+    """A file whose row is gone; ``frees_blob`` when nothing else has this content."""
 
     file: File
     frees_blob: bool
@@ -49,9 +49,11 @@ def delete(connection: Connection, project: str, file_id: str) -> DeletedFile | 
 
 
 def is_blob_used(connection: Connection, sha256: str) -> bool:
-    """Whether a file of any project has this content."""
-    statement = select(tables.files.c.id).where(tables.files.c.sha256 == sha256).limit(1)
-    return connection.execute(statement).first() is not None
+    """Whether a file of any project, or a part of an upload, has this content."""
+    return any(
+        connection.execute(select(table.c.id).where(table.c.sha256 == sha256).limit(1)).first() is not None
+        for table in (tables.files, tables.upload_parts)
+    )
 
 
 def list_page(

@@ -37,6 +37,7 @@ from ..domain.runs import (
 from ..domain.sessions import SessionLimits, SessionStatus
 from ..domain.threads import Attachment, MessageContent, MessageIncompleteReason, MessageRole, MessageStatus
 from ..domain.tools import ResponseFormat, Tool, ToolChoice, ToolResources
+from ..domain.uploads import UploadStatus
 from .types import Choice, Json, UtcTime
 
 metadata = MetaData(
@@ -133,6 +134,39 @@ files = Table(
         sqlite_where=text("expire_time IS NOT NULL"),
         postgresql_where=text("expire_time IS NOT NULL"),
     ),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("status", Choice(UploadStatus), nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("purpose", Choice(FilePurpose), nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("expire_time", UtcTime, nullable=False),
+    Column("ttl_seconds", Float),
+    # Not a foreign key: a file may be deleted.
+    Column("file_id", Text),
+    Column("completion", Text),
+    Index(None, "status", "expire_time"),
+)
+
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("upload_id", Text, ForeignKey("uploads.id", ondelete="CASCADE"), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Index(None, "upload_id"),
+    # As those of files.
+    Index(None, "sha256"),
 )
 
 runs = Table(

@@ -164,12 +164,12 @@ def _upload_of(form: FormData) -> tuple[UploadHead, UploadFile]:
     return UploadHead(content.filename or "", FilePurpose(str(purpose)), media_type, ttl_seconds=seconds), content
 
 
-def upload_in(form: FormData) -> tuple[str, AsyncIterator[bytes]]:
+def upload_in(form: FormData, name: str = "file") -> tuple[str, AsyncIterator[bytes]]:
     """The name and the content of the form's file, the only thing in it. Raises InvalidFields."""
     found = Violations()
-    content = form.get("file")
+    content = form.get(name)
     if not isinstance(content, UploadFile):
-        found.required("file")
+        found.required(name)
     found.check()
     assert isinstance(content, UploadFile)
     return content.filename or "", _chunks(content)

@@ -1,0 +1,81 @@
+"""Uploads and their parts."""
+
+from dataclasses import replace
+
+from ...domain.files import File, FilePurpose
+from ...domain.uploads import Upload, UploadPart
+from ...errors import InvalidFields
+from ...files.service import UploadHead
+from ..fields import Fields
+from .files import file_json
+from .values import Json, seconds
+
+_PURPOSES = ("assistants", "vision", "user_data")
+#: What fields of a file are called here.
+_NAMES = {"media_type": "mime_type", "size_bytes": "bytes", "ttl": "expires_after.seconds"}
+
+
+def upload_json(upload: Upload, file: File | None = None) -> Json:
+    return {
+        "id": upload.id,
+        "object": "upload",
+        "bytes": upload.size_bytes,
+        "created_at": seconds(upload.create_time),
+        "expires_at": seconds(upload.expire_time),
+        "filename": upload.filename,
+        "purpose": upload.purpose.value,
+        "status": upload.status.value,
+        "file": None if file is None else file_json(file),
+    }
+
+
+def part_json(part: UploadPart) -> Json:
+    return {
+        "id": part.id,
+        "object": "upload.part",
+        "created_at": seconds(part.create_time),
+        "upload_id": part.upload_id,
+    }
+
+
+def upload_head(fields: Fields, request_id: str) -> UploadHead:
+    """What an upload announces. Raises InvalidFields."""
+    filename, size_bytes = fields.string("filename"), fields.integer("bytes")
+    purpose, media_type = fields.choice("purpose", _PURPOSES), fields.string("mime_type") or ""
+    for name in ("filename", "bytes", "purpose"):
+        if fields.raw(name) is None:
+            fields.required(name)
+    ttl: int | None = None
+    if (after := fields.nested("expires_after")) is not None:
+        after.choice("anchor", ("created_at",))
+        ttl = after.integer("seconds")
+        if after.raw("seconds") is None:
+            after.required("seconds")
+        after.finish()
+    fields.finish()
+    fields.found.check()
+    return UploadHead(
+        filename or "",
+        FilePurpose(str(purpose)),
+        # What programs say of any file is no news.
+        "" if media_type == "application/octet-stream" else media_type,
+        size_bytes=size_bytes,
+        ttl_seconds=ttl,
+        request_id=request_id,
+    )
+
+
+def as_sent(error: InvalidFields) -> InvalidFields:
+    """The same, with the fields' names on this wire."""
+    return InvalidFields(
+        [
+            replace(
+                violation,
+                field=_NAMES.get(violation.field, violation.field),
+                description=violation.description.replace(
+                    f"'{violation.field}'", f"'{_NAMES.get(violation.field, violation.field)}'"
+                ),
+            )
+            for violation in error.violations
+        ]
+    )
