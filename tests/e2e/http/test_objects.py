@@ -195,6 +195,17 @@ async def test_files_come_back_as_they_were_sent(http: httpx2.AsyncClient, sdk: 
     assert (missing.status_code, missing.json()["error"]["message"]) == (404, f"No such File object: {file.id}")
 
 
+async def test_file_that_is_sent_again_with_its_key_is_stored_once(http: httpx2.AsyncClient) -> None:
+    key = {"idempotency-key": "file-once"}
+
+    async def send(content: bytes) -> httpx2.Response:
+        return await http.post("/files", data={"purpose": "user_data"}, files={"file": ("a.txt", content)}, headers=key)
+
+    first, again, other = await send(b"once"), await send(b"once"), await send(b"another")
+    assert first.json() == again.json()
+    assert (other.status_code, other.headers["x-afarensis-reason"]) == (409, "REQUEST_ID_REUSED")
+
+
 async def test_grpc_clients_see_the_same_objects_in_the_same_order(http: httpx2.AsyncClient, api: Api) -> None:
     made = await post(http, "/assistants", {"model": "direct", "name": "Shared"})
     seen = (await api.assistants.GetAssistant(v1.GetAssistantRequest(assistant_id=made["id"]))).assistant

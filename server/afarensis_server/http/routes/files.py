@@ -46,6 +46,7 @@ class FileRoutes:
         form = await read_form(call, self._file_bytes)
         try:
             head, content = _upload_of(form)
+            head = replace(head, request_id=call.request_id)
             # The whole of it lies on the disk by now, and comes from there in pieces.
             file = await self._files.upload(call.project, head, _chunks(content), under="")
         finally:
