@@ -27,6 +27,10 @@ def imported_modules(package: Path) -> Iterator[tuple[str, str]]:
     [
         # It runs in somebody else's Python environment, where the server is not installed.
         ("server/afarensis_server/sandbox/guest", {"afarensis_server.sandbox.guest"}),
+        # They run in a container, with nothing beside them but each other.
+        ("server/afarensis_server/sandbox/agent", {"..guest", "..observing", "..zygote"}),
+        ("server/afarensis_server/sandbox/observing", {"..zygote"}),
+        ("server/afarensis_server/sandbox/zygote", set()),
         # An SDK's dependencies are its users' conflicts.
         ("clients/python/afarensis", {"afarensis", "grpc", "google.protobuf"}),
     ],

@@ -9,7 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import docker
+import docker.errors
 import pytest
+import requests
 
 from afarensis_server.sandbox.docker import InputMode
 from afarensis_server.sandbox.docker.session import DockerSession
@@ -238,6 +241,34 @@ async def test_an_image_of_another_version_is_refused(tmp_path: Path, docker_eng
     with pytest.raises(SandboxUnavailable, match="made for another version of the server; build it anew with `make"):
         async with containers(tmp_path, docker_engine, "afarensis-sandbox:another"):
             pass
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "words"),
+    [
+        (500, "write /var/lib/docker/x: no space left on device", "the container engine's disk is full"),
+        (500, "cgroups: cannot find cgroup mount destination", "could not make a container: cgroups: cannot find"),
+    ],
+)
+async def test_what_the_engine_cannot_do_is_told_in_its_words(
+    tmp_path: Path,
+    docker_engine: str,
+    sandbox_image: str,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    said: str,
+    words: str,
+) -> None:
+    response = requests.Response()
+    response.status_code = status
+
+    def fail(*_: object) -> None:
+        raise docker.errors.APIError("failed", response, said)
+
+    async with containers(tmp_path, docker_engine, sandbox_image) as driver:
+        monkeypatch.setattr(docker.APIClient, "create_container_from_config", fail)
+        with pytest.raises(SandboxUnavailable, match=words):
+            await driver.open(SessionSpec("sess_test", LIMITS))
 
 
 _SERVER = """

@@ -103,7 +103,8 @@ class Execution(execution.Execution):
             match header["type"]:
                 case "output":
                     self._pace.count(len(body))
-                    stream = _STREAMS.get(header.get("stream", 0))
+                    named = header.get("stream")
+                    stream = _STREAMS.get(named) if type(named) is int else None
                     if stream is None:
                         self._connection.give_up("its agent broke the protocol (an unknown stream)")
                         return

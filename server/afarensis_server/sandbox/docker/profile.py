@@ -7,6 +7,7 @@ profile can. This one binds the agent, too, which needs the call that installs t
 import json
 
 from ..zygote import seccomp
+from ..zygote.syscall_numbers import NUMBERS
 
 _ALLOW = "SCMP_ACT_ALLOW"
 _REFUSE = "SCMP_ACT_ERRNO"
@@ -14,33 +15,18 @@ _ENOSYS = 38
 _EPERM = 1
 #: What the container's first process needs before there is code of users: the engine's own last steps, and the filter.
 _AGENT = ("seccomp",)
-#: Calls that libraries try first and do without when they are unknown; any other answer would break them. Engines from
-#: version 23 on answer this for all that is not listed.
-_TRIED = (
-    "clone3",
-    "io_uring_setup",
-    "io_uring_enter",
-    "io_uring_register",
-    "inotify_init",
-    "inotify_init1",
-    "open_tree",
-    "move_mount",
-    "fsopen",
-    "fsconfig",
-    "fsmount",
-    "fspick",
-    "mount_setattr",
-    "cachestat",
-    "io_setup",
-    "waitpid",
-)
+#: Calls that no list of ours has a number of, and that libraries try and do without when they are unknown; any other
+#: answer would break them. Engines from version 23 on answer this for all that is not listed.
+_TRIED = ("clone3", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr")
+#: Allowed or not by their first argument.
+_BY_ARGUMENT = ("clone", "socket", "socketpair")
 
 
 def profile() -> str:
     """The profile as JSON, as the engine takes it."""
-    allowed = [*seccomp.ALLOWED.split(), *_AGENT, *seccomp.CONDITIONAL, *seccomp.PRETENDED.split()]
-    allowed = [name for name in allowed if name not in ("clone", "socket", "socketpair")]
-    forbidden = [name for name in seccomp.FORBIDDEN.split() if name not in _AGENT]
+    allowed = {*seccomp.ALLOWED.split(), *_AGENT, *seccomp.CONDITIONAL, *seccomp.PRETENDED.split()} - {*_BY_ARGUMENT}
+    forbidden = {*seccomp.FORBIDDEN.split()} - {*_AGENT}
+    unknown = {*NUMBERS, *_TRIED} - allowed - forbidden - {*_BY_ARGUMENT}
     without_namespaces = {"index": 0, "value": seccomp.NAMESPACE_FLAGS, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
     local_only = {"index": 0, "value": seccomp.AF_UNIX, "valueTwo": 0, "op": "SCMP_CMP_EQ"}
     return json.dumps(
@@ -56,7 +42,7 @@ def profile() -> str:
                 {"names": ["clone"], "action": _ALLOW, "args": [without_namespaces]},
                 {"names": ["socket", "socketpair"], "action": _ALLOW, "args": [local_only]},
                 {"names": sorted(forbidden), "action": _REFUSE, "errnoRet": _EPERM},
-                {"names": sorted(_TRIED), "action": _REFUSE, "errnoRet": _ENOSYS},
+                {"names": sorted(unknown), "action": _REFUSE, "errnoRet": _ENOSYS},
             ],
         }
     )
