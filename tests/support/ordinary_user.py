@@ -20,6 +20,8 @@ def main(*arguments: str) -> None:
     """Run pytest as nobody, with what it writes in a directory that is gone afterwards; its exit code is ours."""
     if os.geteuid() != 0:
         sys.exit("Only root can become somebody else.")
+    # A container engine takes root: its tests have run as that, and are rightly skipped here, in CI too.
+    os.environ.pop("CI", None)
     with tempfile.TemporaryDirectory(prefix="afarensis-nobody-") as directory:
         os.chown(directory, NOBODY, NOBODY)
         # In a process of its own, since nobody cannot remove what root has mounted.
