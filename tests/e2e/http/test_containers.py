@@ -40,6 +40,17 @@ async def test_container_and_its_files(sdk: AsyncOpenAI, api: Api) -> None:
         await sdk.containers.retrieve(made.id)
 
 
+async def test_file_that_is_sent_twice_with_one_key_is_one_file(http: httpx2.AsyncClient) -> None:
+    made = (await http.post("/containers", json={"name": "Once"})).json()["id"]
+    key = {"Idempotency-Key": f"file of {made}"}
+    for _ in range(2):
+        answer = await http.post(f"/containers/{made}/files", files={"file": ("once.txt", b"once")}, headers=key)
+        assert answer.status_code == 200, answer.text
+    stored = (await http.get("/files", params={"purpose": "user_data"})).json()["data"]
+    assert [file["filename"] for file in stored].count("once.txt") == 1
+    await http.delete(f"/containers/{made}")
+
+
 async def test_files_that_are_not_there_are_not_found(http: httpx2.AsyncClient) -> None:
     made = (await http.post("/containers", json={"name": "Empty"})).json()["id"]
     for file_id in ("cfile_bm9uZQ", "cfile_Li4vLi4vZXRjL3Bhc3N3ZA", "cfile_%", "file-x"):

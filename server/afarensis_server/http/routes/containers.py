@@ -67,7 +67,7 @@ class ContainerRoutes:
             form = await read_form(call, self._file_bytes)
             try:
                 name, chunks = upload_in(form)
-                head = UploadHead(name, FilePurpose.USER_DATA)
+                head = UploadHead(name, FilePurpose.USER_DATA, request_id=call.request_id)
                 file = await self._files.upload(call.project, head, chunks, under="")
             finally:
                 await form.close()
