@@ -1,6 +1,9 @@
 """The docker driver on the tests' own engine, and a way to cut the engine off."""
 
+import asyncio
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -29,6 +32,52 @@ def client(engine: str) -> Iterator["docker.APIClient"]:
         yield found
     finally:
         found.close()
+
+
+@asynccontextmanager
+async def over_tls(engine: str, certificates: Path) -> AsyncIterator[str]:
+    """An address that leads to an engine for whoever has these certificates, as an engine elsewhere would have it."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates / "ca.pem")
+    context.load_cert_chain(certificates / "server-cert.pem", certificates / "server-key.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, ssl.SSLError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    serving: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving[asyncio.current_task()] = writer
+        to_engine = await asyncio.open_unix_connection(engine.removeprefix("unix://"))
+        await asyncio.gather(carry(reader, to_engine[1]), carry(to_engine[0], writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        yield f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for writer in serving.values():
+            writer.transport.abort()
+        await asyncio.wait([task for task in serving if task is not None])
+
+
+def make_certificates(directory: Path) -> Path:
+    """An authority's certificate, a server's for 127.0.0.1 and a client's, under the names that Docker has for them."""
+    directory.mkdir()
+
+    def openssl(*arguments: str, text: str = "") -> None:
+        command = ["openssl", *arguments]
+        subprocess.run(command, cwd=directory, input=text.encode(), capture_output=True, check=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=authority", "-keyout", "ca-key.pem", "-out", "ca.pem")
+    for name, place in (("server", "server-"), ("client", "")):
+        openssl("req", *key, "-subj", f"/CN={name}", "-keyout", f"{place}key.pem", "-out", f"{name}.csr")
+        signer = ("-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "2", "-extfile", "/dev/stdin")
+        names = "subjectAltName=IP:127.0.0.1\n"
+        openssl("x509", "-req", "-in", f"{name}.csr", *signer, "-out", f"{place}cert.pem", text=names)
+    return directory
 
 
 class Proxy:

@@ -25,15 +25,15 @@ from afarensis_server.sandbox.driver import (
     SandboxUnavailable,
     SessionSpec,
 )
-from tests.support.containers import Proxy, client, containers
+from tests.support.containers import Proxy, client, containers, make_certificates, over_tls
 from tests.support.sandbox import LIMITS, MIB, REPOSITORY, Cell, opened, read, run
 
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.asyncio,
     # The SDK leaves a socket that could not connect to the collector.
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed <(socket|ssl):ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <(socket|ssl):pytest.PytestUnraisableExceptionWarning"),
 ]
 Make = Callable[..., InputFile]
 
@@ -359,6 +359,30 @@ async def test_inputs_are_streamed_where_the_engine_does_not_see_them(
         with pytest.raises(SandboxUnavailable, match="No space left"):
             await session.add_files([input_file("too-large", b"x" * (17 * MIB), "file-5")])
         assert (await run(session, "open('late.csv').read()")).value == "'a,b\\n1,2\\n'"
+
+
+async def test_an_engine_elsewhere_is_reached_by_tls_and_gets_inputs_as_streams(
+    tmp_path: Path, docker_engine: str, sandbox_image: str, input_file: Make
+) -> None:
+    certificates = await asyncio.to_thread(make_certificates, tmp_path / "certificates")
+    large = os.urandom(2 * MIB)
+    async with over_tls(docker_engine, certificates) as url:
+        with pytest.raises(SandboxUnavailable, match="no container engine answers at tcp://"):
+            async with containers(tmp_path, url, sandbox_image):
+                pass
+        async with (
+            containers(tmp_path, url, sandbox_image, certificates=certificates) as driver,
+            opened(driver, input_file("in.bin", large)) as session,
+        ):
+            assert await read(session, "in.bin") == large
+            cell = await run(session, "for n in range(100_000): print(n)\nimport os; os.path.islink('in.bin')")
+            assert (cell.stdout.count("\n"), cell.value) == (100_000, "False")
+            cell = await run(session, "while True: pass", timeout_seconds=0.3)
+            assert (cell.status, cell.result.state_lost) == (ExecutionStatus.TIMEOUT, False)
+        others = await asyncio.to_thread(make_certificates, tmp_path / "others")
+        with pytest.raises(SandboxUnavailable, match="do not agree on certificates"):
+            async with containers(tmp_path, url, sandbox_image, certificates=others):
+                pass
 
 
 async def test_many_small_inputs_take_no_more_of_the_disk_than_a_part(

@@ -36,6 +36,22 @@ class NoSuchContainer(Exception):
     """The engine does not know the container."""
 
 
+class _Client(docker.APIClient):  # type: ignore[misc] # it has no types
+    """The SDK's client, which looks at no variables but the engine's own.
+
+    REQUESTS_CA_BUNDLE would be believed in place of the authority that was set for the engine, and HTTP_PROXY would get
+    to see what goes there.
+    """
+
+    @property
+    def trust_env(self) -> bool:
+        return False
+
+    @trust_env.setter
+    def trust_env(self, _: bool) -> None:
+        """What the constructor of its base sets."""
+
+
 class Engine:
     """One engine. Every method raises SandboxUnavailable, with what to do about it."""
 
@@ -51,7 +67,7 @@ class Engine:
         tls = options.get("tls", False) if certificates is None else _tls(certificates)
 
         def open_client() -> docker.APIClient:
-            return docker.APIClient(base_url=address, tls=tls, version="auto", timeout=seconds)
+            return _Client(base_url=address, tls=tls, version="auto", timeout=seconds)
 
         return cls(await _call(open_client, address, "be reached"), address)
 
@@ -98,9 +114,9 @@ class Engine:
         connection: socket.socket = getattr(opened, "_sock", opened)
         connection.settimeout(None)
         if isinstance(connection, ssl.SSLSocket):
-            return polled(connection, opened)
+            return polled(connection, opened._response.close)  # noqa: SLF001 - it hangs there and nowhere else
         copy = connection.dup()
-        # All that the SDK has of it, which is of no more use to that. The response hangs there and nowhere else.
+        # All that the SDK has of it, which is of no more use to that.
         await asyncio.to_thread(opened._response.close)  # noqa: SLF001
         connection.close()
         return copy
@@ -200,6 +216,11 @@ def _told(error: docker.errors.APIError, what: str, image: str) -> Exception:
 
 def _unreachable(error: BaseException, host: str) -> str:
     """Why there was no answer at all."""
+    if any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
+        return (
+            f"the container engine at {host} and the server do not agree on certificates ({error}): check the files in "
+            "the setting docker.certificates (DOCKER_CERT_PATH)"
+        )
     codes = {cause.errno for cause in _causes(error) if isinstance(cause, OSError) and cause.errno}
     how = "start one (`systemctl start docker`), or say where it is in the setting docker.host"
     if errno.EACCES in codes or errno.EPERM in codes:

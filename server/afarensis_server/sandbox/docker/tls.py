@@ -4,22 +4,23 @@ import select
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 _SIZE = 256 * 1024
 
 
-def polled(encrypted: ssl.SSLSocket, keeper: object) -> socket.socket:
+def polled(encrypted: ssl.SSLSocket, close: Callable[[], object]) -> socket.socket:
     """A socket that carries the same and can be polled. The caller's to close; closing it ends the other one.
 
-    ``keeper`` is what must not be collected as long as that is used.
+    ``close`` closes what else holds that, and must not be collected before.
     """
     ours, theirs = socket.socketpair()
-    threading.Thread(target=_pump, args=(encrypted, theirs, keeper), name="sandbox-tls", daemon=True).start()
+    threading.Thread(target=_pump, args=(encrypted, theirs, close), name="sandbox-tls", daemon=True).start()
     return ours
 
 
-def _pump(encrypted: ssl.SSLSocket, plain: socket.socket, _keeper: object) -> None:
+def _pump(encrypted: ssl.SSLSocket, plain: socket.socket, close: Callable[[], object]) -> None:
     """Carry bytes both ways until one side ends. One thread for both, since OpenSSL takes no two at a time."""
     encrypted.setblocking(False)
     plain.setblocking(False)
@@ -46,6 +47,7 @@ def _pump(encrypted: ssl.SSLSocket, plain: socket.socket, _keeper: object) -> No
         return  # closing both tells the two sides
     finally:
         plain.close()
+        close()
         encrypted.close()
 
 
