@@ -404,7 +404,7 @@ def _http_settings(settings: Settings) -> HttpSettings:
         port=section.port,
         file_bytes=settings.files.max_bytes,
         part_bytes=settings.files.part_bytes,
-        limits=HttpLimits(body_bytes=section.body_bytes),
+        limits=HttpLimits(body_bytes=section.body_bytes, body_seconds=section.body_seconds),
         host_names=tuple(name.strip() for name in section.host_names.split(",") if name.strip()),
         heartbeat_seconds=section.heartbeat_seconds,
         poll_ms=section.poll_ms,

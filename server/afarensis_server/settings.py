@@ -443,6 +443,8 @@ class HttpSection(Section):
     their base URL. Port 0 takes a free one. What `server.insecure_bind` says counts here, too."""
     body_bytes: Bytes = ByteSize(8 * _MIB)
     """Bytes of the body of a request in JSON. Files come as forms, and may be as large as `files.max_bytes` says."""
+    body_seconds: PositiveFloat = 30.0
+    """How long a client may take to send a body in JSON, and how long it may send nothing of a form."""
     heartbeat_seconds: PositiveFloat = 15.0
     """The longest silence of a stream of events: then a comment is sent, which clients pass over."""
     host_names: str = ""

@@ -22,6 +22,10 @@ from .errors import FieldViolation, InvalidFields
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]+")
 
 _ECHO_CHARACTERS = 48
+#: Arrays and objects of JSON within one another. What is stored must be written again, which takes stack for each.
+MOST_NESTED = 64
+#: What is told of one request: its sender mends those first.
+_MOST_VIOLATIONS = 100
 
 # No encoding of UTF-8 has surrogates, and no text column of PostgreSQL takes NUL.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -69,6 +73,20 @@ class SharedLimits:
     page_size: int = 100
 
 
+def is_nested_too_deep(value: object) -> bool:
+    """Whether JSON has more arrays and objects within one another than `MOST_NESTED`; looks without recursion."""
+    depth, level = 0, [value]
+    while level and depth <= MOST_NESTED:
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner += [one for one in item.values() if isinstance(one, dict | list)]
+            elif isinstance(item, list):
+                inner += [one for one in item if isinstance(one, dict | list)]
+        depth, level = depth + 1, inner
+    return depth > MOST_NESTED
+
+
 def echo(value: str) -> str:
     """A client's own words, cut to what a sentence can carry, without what cannot be encoded."""
     short = value if len(value) <= _ECHO_CHARACTERS else value[: _ECHO_CHARACTERS - 1] + "…"
@@ -95,6 +113,9 @@ class Violations:
         return self._prefix + field
 
     def add(self, field: str, reason: Reason, description: str) -> None:
+        """Note one, unless there are so many that another one helps nobody."""
+        if len(self._found) >= _MOST_VIOLATIONS:
+            return
         self._found.append(FieldViolation(self.path(field), reason, description))
 
     def check(self) -> None:
@@ -176,8 +197,11 @@ class Violations:
         """Check that a text is one JSON object."""
         problem = None
         try:
-            if not isinstance(json.loads(text, parse_constant=_refuse_constant), dict):
+            value = json.loads(text, parse_constant=_refuse_constant)
+            if not isinstance(value, dict):
                 problem = "expected a JSON object."
+            elif is_nested_too_deep(value):
+                problem = "the JSON is nested too deeply."
         except RecursionError:
             problem = "the JSON is nested too deeply."
         except ValueError as error:

@@ -217,7 +217,7 @@ async def test_an_agent_that_says_nothing_is_given_up(lied_to: Callable[..., Doc
 
 
 @given(st.binary(max_size=300), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, database=None)
 def test_any_bytes_are_believed_or_refused_and_nothing_else(data: bytes, is_piece: bool) -> None:
     async def feed() -> None:
         ours, theirs = socket.socketpair()
@@ -234,6 +234,7 @@ def test_any_bytes_are_believed_or_refused_and_nothing_else(data: bytes, is_piec
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), st.lists, max_leaves=5))
+@settings(database=None)
 def test_any_change_is_believed_or_refused_and_nothing_else(value: object) -> None:
     try:
         change = parse_change(json.loads(json.dumps(value)))

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +27,7 @@ from .guard import Guard
 _log = structlog.get_logger(__name__)
 
 _BETA = re.compile(r"assistants=(v\d+)")
+_PLACE = re.compile(r"(run_\w{1,64}):(\d{1,15})", re.ASCII)
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
 _JSON = "application/json"
 
@@ -39,6 +40,8 @@ class HttpLimits:
     body_bytes: int = 8 * 1024 * 1024
     #: Bytes of a body of parts beside the file that is in it.
     form_bytes: int = 1024 * 1024
+    #: Seconds that a client may take to send a JSON body, and seconds without any byte of another one.
+    body_seconds: float = 30.0
 
 
 @dataclass(slots=True)
@@ -49,7 +52,7 @@ class Call:
     limits: HttpLimits
     project: str = DEFAULT_PROJECT
     shape: Shape = Shape.V2
-    _body: Fields | None = field(default=None, init=False)
+    _raw: bytes = field(default=b"", init=False)
 
     def path(self, name: str) -> str:
         """A part of the path."""
@@ -66,9 +69,45 @@ class Call:
 
     @property
     def last_event(self) -> tuple[str, int] | None:
-        """The run and the sequence that a client says it has seen last, to go on behind it."""
-        run_id, _, sequence = self.request.headers.get("last-event-id", "").rpartition(":")
-        return (run_id, int(sequence)) if run_id and sequence.isdecimal() else None
+        """The run and the sequence that a client says it has seen last, to go on behind it. Raises Refused."""
+        given = self.request.headers.get("last-event-id", "")
+        if not given:
+            return None
+        place = _PLACE.fullmatch(given)
+        if place is None:
+            text = f"Invalid 'Last-Event-ID': '{given[:100]}' is no id of an event of a run. Send the last one you saw."
+            raise Refused(Failure(400, text, param="Last-Event-ID", code="invalid_value"))
+        return place[1], int(place[2])
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes. Raises Refused when nothing of it does for too long."""
+        pieces = self.request.stream()
+        while True:
+            try:
+                async with asyncio.timeout(self.limits.body_seconds):
+                    piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                raise Refused(_too_slow(self.limits.body_seconds)) from error
+            yield piece
+
+    @property
+    def has_form(self) -> bool:
+        return self.request.headers.get("content-type", "").lower().startswith("multipart/")
+
+    async def receive(self) -> None:
+        """Take in a body that is no form. Raises Refused."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                async for chunk in self.request.stream():
+                    body += chunk
+                    if len(body) > self.limits.body_bytes:
+                        raise Refused(too_large(self.limits.body_bytes))
+        except TimeoutError as error:
+            raise Refused(_too_slow(self.limits.body_seconds)) from error
+        self._raw = bytes(body)
 
     async def body(self) -> Fields:
         """The JSON object that was sent. Raises Refused."""
@@ -83,19 +122,18 @@ class Call:
                     code="unsupported_content_type",
                 )
             )
-        body = bytearray()
-        async for chunk in self.request.stream():
-            body += chunk
-            if len(body) > self.limits.body_bytes:
-                raise Refused(too_large(self.limits.body_bytes))
         try:
-            return Fields(parse_object(bytes(body)), Violations())
+            return Fields(parse_object(self._raw), Violations())
         except ValueError as error:
             raise Refused(Failure(400, str(error))) from error
 
 
 def too_large(limit: int) -> Failure:
     return Failure(413, f"The request body is larger than the limit of {limit} bytes.", code="request_too_large")
+
+
+def _too_slow(seconds: float) -> Failure:
+    return Failure(408, f"The body of the request did not come within {seconds:g} seconds.", code="request_timeout")
 
 
 class JsonResponse(Response):
@@ -204,8 +242,12 @@ class Endpoint:
     async def _answer(self, request: Request, request_id: str) -> Response:
         try:
             self._guard.check(request)
-            with self._calls.track("calls"):
-                return await self._handler(Call(request, self._limits, shape=_shape(request)))
+            call = Call(request, self._limits, shape=_shape(request))
+            if not call.has_form:
+                # Before it counts: who sends slowly keeps nobody out.
+                await call.receive()
+            with self._calls.track("streams" if call.has_form else "calls"):
+                return await self._handler(call)
         except ClientDisconnect:
             raise
         except Exception as error:

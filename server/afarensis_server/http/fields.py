@@ -1,10 +1,12 @@
 """Reads the JSON objects of requests: each field by its type, and what nobody asked for is told."""
 
 import json
+import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, cast
 
-from ..validation import Reason, Violations, echo
+from ..validation import MOST_NESTED, Reason, Violations, echo, is_nested_too_deep
 
 _NAMES: Mapping[type, str] = {
     str: "a string",
@@ -15,6 +17,14 @@ _NAMES: Mapping[type, str] = {
     dict: "an object",
     type(None): "null",
 }
+
+
+#: Items of one array, and members of one object, that are looked at: more than any limit allows, so that the limit is
+#: what is told of.
+_MOST_ITEMS = 1_000
+#: What no double and no column of a database holds.
+_LARGEST = 2**63 - 1
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Fields:
@@ -52,14 +62,16 @@ class Fields:
     def integer(self, name: str) -> int | None:
         value = self.raw(name)
         if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-            return value
+            return self._bounded(name, value)
         self.mistyped(name, "an integer")
         return None
 
     def number(self, name: str) -> float | None:
         value = self.raw(name)
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        if value is None or isinstance(value, float):
             return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return self._bounded(name, value)
         self.mistyped(name, "a decimal")
         return None
 
@@ -74,7 +86,7 @@ class Fields:
         if value is None:
             return None
         items = []
-        for index, item in enumerate(value):
+        for index, item in enumerate(value[:_MOST_ITEMS]):
             path = f"{name}[{index}]"
             if isinstance(item, dict):
                 items.append(Fields(item, self.found, f"{self.path}{path}."))
@@ -87,14 +99,16 @@ class Fields:
         value = self._typed(name, list, "an array of strings")
         if value is None:
             return None
-        for index, item in enumerate(value):
+        items = value[:_MOST_ITEMS]
+        for index, item in enumerate(items):
             if not isinstance(item, str):
                 self._say_mistyped(f"{name}[{index}]", "a string", item)
-        return [item for item in value if isinstance(item, str)]
+        return [item for item in items if isinstance(item, str)]
 
     def metadata(self) -> dict[str, str]:
         """The field ``metadata``; null clears it."""
-        value = self._typed("metadata", dict, "an object") or {}
+        given = self._typed("metadata", dict, "an object") or {}
+        value = dict(islice(given.items(), _MOST_ITEMS))
         for key, item in value.items():
             if not isinstance(item, str):
                 self._say_mistyped(f"metadata.{echo(key)}", "a string", item)
@@ -127,10 +141,18 @@ class Fields:
 
     def finish(self) -> None:
         """Say what nobody asked for."""
-        for name in self._value:
+        for name in islice(self._value, _MOST_ITEMS):
             if name not in self._asked:
                 path = f"{self.path}{echo(name)}"
                 self.found.add(path, Reason.UNKNOWN, f"Unknown parameter: '{path}'.")
+
+    def _bounded(self, name: str, value: int | None) -> int | None:
+        if value is None or abs(value) <= _LARGEST:
+            return value
+        path = self.path + name
+        text = f"Invalid '{path}': the number is larger than any that can be meant."
+        self.found.add(path, Reason.OUT_OF_RANGE_VALUE, text)
+        return None
 
     def _typed(self, name: str, kind: type, expected: str) -> Any:
         value = self.raw(name)
@@ -158,6 +180,13 @@ def parse_object(body: bytes) -> dict[str, Any]:
             "library correctly. The server expects a JSON payload, but what was sent was not valid JSON: "
             f"{str(error)[:200]}.)"
         ) from error
+    if is_nested_too_deep(value):
+        raise ValueError(f"Invalid body: arrays and objects may be nested {MOST_NESTED} deep, and not deeper.")
+    if _SURROGATE.search(body):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"Invalid body: text may not contain U+{ord(error.object[error.start]):04X}.") from error
     if not isinstance(value, dict):
         raise ValueError(
             f"Invalid body: expected an object, but got {_NAMES.get(type(value), 'something else')} instead."

@@ -36,7 +36,7 @@ class Guard:
             )
             raise Refused(Failure(403, text, code="unknown_host"))
         origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != asked.lower():
+        if origin is not None and origin.partition("://")[2].lower() != asked.lower():
             text = "Requests from web pages of other sites are refused."
             raise Refused(Failure(403, text, code="foreign_origin"))
 

@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from ..domain.events import EventType
-from ..errors import RunNotFound
+from ..domain.runs import Run, RunStatus
+from ..errors import CursorPastEnd, RunNotFound
 from ..events.log import Heartbeat
 from ..runs.service import Runs
 from .convert.events import EventWriter
@@ -13,6 +14,8 @@ from .convert.values import Json, Shape
 from .endpoint import Call, Streamed
 from .errors import Failure
 
+_MEDIA_TYPE = "text/event-stream"
+_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _DONE = b"event: done\ndata: [DONE]\n\n"
 #: Clients pass over comments; what is between them and the server sees that the connection lives.
 _BEAT = b": still here\n\n"
@@ -23,8 +26,7 @@ _ENDS = frozenset({kind for kind in EventType if kind.ends_run} | {EventType.RUN
 def stream_run(call: Call, runs: Runs, run_id: str, after_sequence: int, heartbeat_seconds: float) -> Streamed:
     """Follow a run from an event on, until it is over or waits for the client."""
     pieces = _pieces(runs, call.project, run_id, after_sequence, heartbeat_seconds, call.shape)
-    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-    return Streamed(pieces, "text/event-stream", headers, failed=_failed)
+    return Streamed(pieces, _MEDIA_TYPE, _HEADERS, failed=_failed)
 
 
 async def resumed(call: Call, runs: Runs, heartbeat_seconds: float, thread_id: str | None = None) -> Streamed | None:
@@ -34,7 +36,24 @@ async def resumed(call: Call, runs: Runs, heartbeat_seconds: float, thread_id: s
     run = await runs.get(call.project, last[0])
     if thread_id is not None and run.thread_id != thread_id:
         raise RunNotFound(id=run.id)
-    return stream_run(call, runs, run.id, last[1], heartbeat_seconds)
+    return await stream_from(call, runs, run, last[1], heartbeat_seconds)
+
+
+async def stream_from(call: Call, runs: Runs, run: Run, after_sequence: int, heartbeat_seconds: float) -> Streamed:
+    """Follow a run behind an event that a client names. Raises CursorPastEnd.
+
+    Where it is the client's turn, and it has seen that, there is no more to come.
+    """
+    last = (await runs.list_events(call.project, run.id, 0, 1)).last_sequence
+    if after_sequence > last:
+        raise CursorPastEnd(after_sequence=after_sequence, last_sequence=last)
+    if after_sequence == last and run.status is RunStatus.REQUIRES_ACTION:
+        return Streamed(_nothing(), _MEDIA_TYPE, _HEADERS, failed=_failed)
+    return stream_run(call, runs, run.id, after_sequence, heartbeat_seconds)
+
+
+async def _nothing() -> AsyncGenerator[bytes, None]:
+    yield _DONE
 
 
 async def _pieces(

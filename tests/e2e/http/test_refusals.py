@@ -1,5 +1,6 @@
 """What the HTTP edge refuses, and in which words."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -209,3 +210,64 @@ async def test_fields_of_a_run_beside_its_thread_are_named_as_they_were_given(ht
     assert "'temperature'" in message
     assert "'thread.messages[0].text'" in message
     assert "'run." not in message
+
+
+async def test_bodies_of_wrong_fields_are_told_of_in_short(http: httpx2.AsyncClient) -> None:
+    many = {"model": "direct", "metadata": {f"k{number}": 1 for number in range(50_000)}}
+    tools = {"model": "direct", "tools": [{"type": "x"}] * 50_000}
+    unknown = {"model": "direct", **{f"u{number}": 1 for number in range(50_000)}}
+    for body in (many, tools, unknown):
+        answer = await http.post("/assistants", json=body)
+        assert answer.status_code == 400
+        assert len(answer.content) < 32_000
+
+
+async def test_json_that_could_not_be_written_again_is_not_taken(http: httpx2.AsyncClient) -> None:
+    deep: object = 1
+    for _ in range(100):
+        deep = {"a": deep}
+    tool = {"type": "function", "function": {"name": "f", "parameters": deep}}
+    answer = await http.post("/assistants", json={"model": "direct", "tools": [tool]})
+    assert "nested 64 deep" in told(answer)[0]
+    function = b'{"name": "f", "parameters": {"a": "\\ud800"}}'
+    surrogate = b'{"model": "direct", "tools": [{"type": "function", "function": %s}]}' % function
+    answer = await http.post("/assistants", content=surrogate, headers={"content-type": "application/json"})
+    assert "may not contain U+D800" in told(answer)[0]
+
+
+@pytest.mark.parametrize("digits", [20, 400])
+async def test_numbers_that_nothing_holds_are_refused(http: httpx2.AsyncClient, digits: int) -> None:
+    for path, name in (("/assistants", "temperature"), ("/threads/runs", "max_prompt_tokens")):
+        body = f'{{"model": "direct", "assistant_id": "asst_x", "{name}": {"9" * digits}}}'.encode()
+        answer = await http.post(path, content=body, headers={"content-type": "application/json"})
+        assert f"Invalid '{name}'" in told(answer)[0]
+
+
+async def test_clients_that_send_slowly_keep_nobody_out(tmp_path: Path) -> None:
+    settings = {"http.listen": "127.0.0.1:0", "http.body_seconds": 2, "server.max_calls": 3}
+    with ServerProcess(tmp_path, settings) as server:
+        host, _, port = server.base_url.removeprefix("http://").removesuffix("/v1").rpartition(":")
+        slow = [await asyncio.open_connection(host, int(port)) for _ in range(10)]
+        for _, writer in slow:
+            writer.write(b"POST /v1/threads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+            await writer.drain()
+        async with httpx2.AsyncClient(base_url=server.base_url) as http:
+            assert (await http.get("/models")).status_code == 200
+        for reader, writer in slow:
+            assert (await reader.readline()).startswith(b"HTTP/1.1 408")
+            writer.close()
+
+
+@pytest.mark.parametrize("given", ["run_x:-1", "run_x:1.5", "run_x:", "x", "run_x:" + "9" * 5000])
+async def test_places_that_are_none_are_refused(http: httpx2.AsyncClient, given: str) -> None:
+    thread = (await http.post("/threads", json={})).json()["id"]
+    body = {"assistant_id": "asst_x", "stream": True}
+    answer = await http.post(f"/threads/{thread}/runs", json=body, headers={"Last-Event-ID": given})
+    assert told(answer)[1] == "Last-Event-ID"
+
+
+async def test_forms_of_no_known_text_and_origins_that_are_none_are_refused(http: httpx2.AsyncClient) -> None:
+    part = b'--BB\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nassistants\r\n--BB--\r\n'
+    kind = {"content-type": "multipart/form-data; boundary=BB; charset=undefined"}
+    assert told(await http.post("/files", content=part, headers=kind))[2] is not None
+    assert told(await http.get("/models", headers={"Origin": "http://["}), 403)[2] == "foreign_origin"

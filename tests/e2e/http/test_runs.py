@@ -275,6 +275,30 @@ async def test_outputs_that_do_not_fit_are_refused_in_the_words_of_old(
     assert late.json()["error"]["message"] == 'Runs in status "cancelled" do not accept tool outputs.'
 
 
+async def test_waiting_run_ends_a_resumed_stream_and_takes_outputs_that_did_not_arrive(
+    http: httpx2.AsyncClient, script: Callable[..., Script]
+) -> None:
+    model = script(call("weather", {}), text("Sunny.")).model
+    path = f"/threads/{await thread(http)}/runs"
+    body = {"assistant_id": await assistant(http, model, TOOL), "stream": True}
+    seen = await streamed(http, path, body)
+    run, last = seen[-2].data, seen[-2].id
+    assert run["status"] == "requires_action"
+    # All that it lost is the end.
+    async with asyncio.timeout(10):
+        assert [event.name for event in await streamed(http, path, body, **{"Last-Event-ID": last})] == ["done"]
+    (asked,) = run["required_action"]["submit_tool_outputs"]["tool_calls"]
+    outputs = {"tool_outputs": [{"tool_call_id": asked["id"], "output": "sunny"}], "stream": True}
+    submit = f"{path}/{run['id']}/submit_tool_outputs"
+    more = await streamed(http, submit, outputs, **{"Last-Event-ID": last})
+    assert (more[0].name, more[-2].name) == ("thread.run.step.completed", "thread.run.completed")
+    # Once more: they were taken, and it is told the same.
+    again = await streamed(http, submit, outputs, **{"Last-Event-ID": last})
+    assert [event.id for event in again] == [event.id for event in more]
+    ahead = await http.get(f"{path}/{run['id']}/events", headers={"Last-Event-ID": f"{run['id']}:9999"})
+    assert ahead.status_code == 400
+
+
 async def test_failed_run_tells_why(sdk: AsyncOpenAI, script: Callable[..., Script]) -> None:
     model = script(error(401, "wrong key", {"x-should-retry": "false"})).model
     made = await sdk.beta.assistants.create(model=model)

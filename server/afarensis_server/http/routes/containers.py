@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from ...domain.files import FilePurpose
 from ...domain.sessions import Session, SessionFile, SessionStatus
-from ...errors import SessionFileNotFound, SessionNotFound
+from ...errors import DomainError, SessionFileNotFound, SessionNotFound
 from ...files.names import media_type_of
 from ...files.service import Files, UploadHead
 from ...sessions.data import SessionData
@@ -63,7 +63,7 @@ class ContainerRoutes:
 
     async def _add_file(self, call: Call) -> Response:
         session = await self._find(call, call.path("container_id"))
-        if call.request.headers.get("content-type", "").startswith("multipart/"):
+        if call.has_form:
             form = await read_form(call, self._file_bytes)
             try:
                 name, chunks = upload_in(form)
@@ -79,7 +79,13 @@ class ContainerRoutes:
             body.finish()
             body.found.check()
             file = await self._files.get(call.project, given or "")
-        await self._sessions.add_files(call.project, session.id, [file.id])
+        try:
+            await self._sessions.add_files(call.project, session.id, [file.id])
+        except DomainError:
+            if call.has_form:
+                # Nothing is half done: it was sent for this container alone.
+                await self._files.delete(call.project, file.id)
+            raise
         return JsonResponse(container_file_json(session.id, await self._stat(call, file_id_of(file.filename))))
 
     async def _list_files(self, call: Call) -> Response:

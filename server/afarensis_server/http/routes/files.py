@@ -121,7 +121,7 @@ async def read_form(call: Call, file_bytes: int) -> FormData:
 
     async def limited() -> AsyncGenerator[bytes, None]:
         received = 0
-        async for chunk in call.request.stream():
+        async for chunk in call.chunks():
             received += len(chunk)
             if received > limit:
                 raise Refused(too_large(limit))
@@ -134,6 +134,10 @@ async def read_form(call: Call, file_bytes: int) -> FormData:
         return await parser.parse()
     except MultiPartException as error:
         raise Refused(Failure(400, f"Could not parse multipart form: {error.message}", code="invalid_form")) from error
+    except (UnicodeError, LookupError) as error:
+        raise Refused(
+            Failure(400, "Could not parse multipart form: its text is not UTF-8.", code="invalid_form")
+        ) from error
 
 
 def _upload_of(form: FormData) -> tuple[UploadHead, UploadFile]:

@@ -13,7 +13,7 @@ from ..convert.threads import thread_fields
 from ..endpoint import Call, JsonResponse
 from ..fields import Fields
 from ..lists import page_json, page_request
-from ..streams import resumed, stream_run
+from ..streams import resumed, stream_from, stream_run
 from .table import Table
 from .threads import metadata_alone
 
@@ -103,11 +103,11 @@ class RunRoutes:
         body.finish()
         body.found.check()
         run = await self._run(call)
-        if (
-            is_streamed
-            and (stream := await resumed(call, self._runs, self._heartbeat_seconds, run.thread_id)) is not None
-        ):
-            return stream
+        # Who asks again has the outputs taken only if they were not before.
+        if is_streamed and run.status is not RunStatus.REQUIRES_ACTION:
+            stream = await resumed(call, self._runs, self._heartbeat_seconds, run.thread_id)
+            if stream is not None:
+                return stream
         # What happens from here on is what the client is told.
         last = (await self._runs.list_events(call.project, run.id, 0, 1)).last_sequence
         run = await self._runs.submit_tool_outputs(call.project, run.id, outputs)
@@ -116,7 +116,8 @@ class RunRoutes:
     async def _follow(self, call: Call) -> Response:
         run = await self._run(call)
         last = call.last_event
-        return self._stream(call, run, last[1] if last is not None and last[0] == run.id else 0)
+        after_sequence = last[1] if last is not None and last[0] == run.id else 0
+        return await stream_from(call, self._runs, run, after_sequence, self._heartbeat_seconds)
 
     async def _list_steps(self, call: Call) -> Response:
         run = await self._run(call)
