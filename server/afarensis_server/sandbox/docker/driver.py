@@ -1,8 +1,8 @@
 """The docker driver: sessions in containers of an engine, Docker's or Podman's, on this machine or another one."""
 
 import asyncio
-import hashlib
 import logging
+import secrets
 import shutil
 from collections.abc import Mapping
 from types import TracebackType
@@ -37,6 +37,8 @@ class DockerSandbox:
         self._sessions: dict[str, DockerSession] = {}
         #: Places taken, those of sessions that are being opened included.
         self._taken = 0
+        #: Names the work directory, in the labels of containers.
+        self._owner = ""
         #: Containers on their way out, whose place nobody waits for.
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -169,7 +171,7 @@ class DockerSandbox:
             engine=engine,
             settings=settings,
             image=image["Id"],
-            labels={container_spec.LABEL: self._owner(), container_spec.PROCESS_LABEL: container_spec.process_label()},
+            labels={container_spec.LABEL: self._owner, container_spec.PROCESS_LABEL: container_spec.process_label()},
             mounts_inputs=await self._mounts_inputs(engine, image["Id"]),
             # Version 1 shows a container its own group in any case, and older engines refuse to be asked.
             private_cgroups=str((await engine.info()).get("CgroupVersion", "1")) == "2",
@@ -183,7 +185,7 @@ class DockerSandbox:
         if engine.is_remote:
             return False
         # A server in a container of its own may speak with the engine of the host, which has other directories.
-        around = Surroundings(engine, settings, image, {container_spec.LABEL: self._owner()}, True, False)
+        around = Surroundings(engine, settings, image, {container_spec.LABEL: self._owner}, True, False)
         probe = Container(around, LIMITS)
         try:
             await probe.furnish(ahead=False)
@@ -207,12 +209,7 @@ class DockerSandbox:
     def _is_orphan(self, labels: Mapping[str, Any]) -> bool:
         owner, process = labels.get(container_spec.LABEL), labels.get(container_spec.PROCESS_LABEL)
         # Nobody else holds this data directory while we do.
-        return owner == self._owner() or (process is not None and container_spec.is_alive(process) is False)
-
-    def _owner(self) -> str:
-        """Names this driver's directory, on this machine."""
-        place = f"{container_spec.machine_name()} {self._settings.work_directory.absolute()}"
-        return hashlib.sha256(place.encode()).hexdigest()[:32]
+        return owner == self._owner or (process is not None and container_spec.is_alive(process) is False)
 
     async def _check_layers(self) -> None:
         """Refuse to go on without what makes this a sandbox, unless told to."""
@@ -231,3 +228,10 @@ class DockerSandbox:
         work.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.rmtree(work / "inputs", ignore_errors=True)
         (work / "inputs").mkdir()
+        # Of its own, and not its path: servers in containers may all call theirs the same.
+        owner = work / "owner"
+        if not owner.exists():
+            new = work / "owner.new"
+            new.write_text(secrets.token_hex(16))
+            new.replace(owner)
+        self._owner = owner.read_text()

@@ -23,6 +23,8 @@ LIMITS = SessionLimits(
     display_bytes=0,
 )
 _SECONDS = 30.0
+#: What the engine limits by control groups, and where it says whether it can.
+_GROUPS = {"memory": "MemoryLimit", "pids": "PidsLimit", "cpu": "CpuCfsQuota"}
 
 #: Runs inside. Whatever fails there is missing here.
 _PROBE = """
@@ -93,7 +95,6 @@ async def _describe_engine(engine: Engine, settings: DockerSandboxSettings) -> l
     runtime = settings.runtime or info.get("DefaultRuntime", "?")
     rootless = "rootless" in options or "userns" in options
     groups = info.get("CgroupVersion", "?")
-    limits = all(info.get(limit, True) for limit in ("MemoryLimit", "PidsLimit", "CpuCfsQuota"))
     return [
         _essential("engine", True, f"version {version} at {engine.host}, on {name}, with the runtime {runtime}"),
         Layer(
@@ -112,15 +113,13 @@ async def _describe_engine(engine: Engine, settings: DockerSandboxSettings) -> l
             if rootless
             else "whoever breaks out of the engine is root; a rootless engine, or userns-remap, makes that nobody",
         ),
-        Layer(
-            name="control groups",
-            active=limits,
-            essential=False,
-            detail=f"version {groups}, for memory, processor time and processes"
-            if limits
-            else f"version {groups}, but the engine says that it cannot limit all of memory, processor and processes",
-        ),
+        *(_group_layer(name, groups, bool(info.get(key, True))) for name, key in _GROUPS.items()),
     ]
+
+
+def _group_layer(name: str, version: str, active: bool) -> Layer:
+    detail = f"version {version}" if active else f"version {version}, but the engine says that it cannot limit this"
+    return Layer(name=f"cgroup {name}", active=active, essential=False, detail=detail)
 
 
 def _describe(seen: dict[str, Any], settings: DockerSandboxSettings) -> list[Layer]:

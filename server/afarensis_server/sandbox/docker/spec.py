@@ -4,7 +4,6 @@ import json
 import os
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,15 +153,6 @@ def is_alive(label: str) -> bool | None:
         return False
     except (ValueError, TypeError, OSError, IndexError):
         return None
-
-
-def machine_name() -> str:
-    """This machine, for as long as it is not set up anew."""
-    for path in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
-        with suppress(OSError):
-            if name := Path(path).read_text().strip():
-                return name
-    return socket.gethostname()
 
 
 def _machine() -> str:
