@@ -435,6 +435,43 @@ def opens(path):
         assert (await run(session, "1 + 1")).value == "2"
 
 
+async def test_nobody_inside_can_keep_the_agent_from_running(
+    tmp_path: Path, docker_engine: str, sandbox_image: str
+) -> None:
+    """A first process that never runs cannot even be killed, and its container stays for good."""
+    code = """
+import errno, os, resource
+attempts = [
+    lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0)),
+    lambda: os.sched_setaffinity(1, {0}),
+    lambda: os.setpriority(os.PRIO_PROCESS, 1, 19),
+    lambda: os.sched_setparam(1, os.sched_param(0)),
+    lambda: resource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0)),
+]
+answers = set()
+for attempt in attempts:
+    try: attempt(); answers.add("done")
+    except OSError as error: answers.add(errno.errorcode[error.errno])
+os.sched_setaffinity(0, os.sched_getaffinity(0)); os.nice(1)
+answers
+"""
+    async with containers(tmp_path, docker_engine, sandbox_image) as driver, opened(driver) as session:
+        cell = await run(session, code)
+        assert (cell.value, cell.status) == ("{'EPERM'}", ExecutionStatus.OK), cell.result.error
+
+
+async def test_files_that_went_with_their_container_are_told_though_the_interpreter_s_death_was(
+    tmp_path: Path, docker_engine: str, sandbox_image: str
+) -> None:
+    async with containers(tmp_path, docker_engine, sandbox_image) as driver, opened(driver) as session:
+        cell = await run(session, "open('a.txt', 'w').write('x'); import os; os._exit(3)")
+        assert cell.result.state_lost
+        with client(docker_engine) as engine:
+            engine.kill(container_of(session))
+        assert (await run(session, "1 + 1")).result.state_lost
+        assert not (await run(session, "1 + 1")).result.state_lost
+
+
 async def test_orphans_are_reaped(tmp_path: Path, docker_engine: str, sandbox_image: str) -> None:
     async with containers(tmp_path, docker_engine, sandbox_image) as driver, opened(driver) as session:
         await run(session, "import os\nfor _ in range(20): os.system('(sleep 0.01 &)')")

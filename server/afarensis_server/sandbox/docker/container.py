@@ -1,10 +1,10 @@
 """What a session takes up: a container with an agent and an interpreter in it, and a directory for its inputs."""
 
 import asyncio
+import logging
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from . import spec
 from .connection import AgentError, Connection, ConnectionLost, check_hello, checked
 from .engine import BUILD_COMMAND, Death, Engine, NoSuchContainer
 from .settings import DockerSandboxSettings
+
+_log = logging.getLogger(__name__)
 
 #: The share of a session's disk that copies of its inputs may take.
 _COPIES_SHARE = 0.25
@@ -242,7 +244,9 @@ class Container:
             if self._connection is not None:
                 await self._connection.close()
             if self._id:
-                with suppress(SandboxUnavailable):  # the sweep of the next start removes it
+                try:
                     await self._around.engine.remove(self._id)
+                except SandboxUnavailable as error:
+                    _log.error("a session's container could not be removed; the next start tries again: %s", error)
         finally:
             await asyncio.to_thread(shutil.rmtree, self._inputs, ignore_errors=True)

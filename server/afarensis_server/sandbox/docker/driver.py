@@ -202,7 +202,13 @@ class DockerSandbox:
         found = await engine.containers(container_spec.LABEL)
         orphans = [str(one["Id"]) for one in found if self._is_orphan(one.get("Labels") or {})]
         for start in range(0, len(orphans), _SWEPT_TOGETHER):
-            await asyncio.gather(*(engine.remove(one) for one in orphans[start : start + _SWEPT_TOGETHER]))
+            removing = (engine.remove(one) for one in orphans[start : start + _SWEPT_TOGETHER])
+            for left in await asyncio.gather(*removing, return_exceptions=True):
+                if isinstance(left, SandboxUnavailable):
+                    # It is in nobody's way: whatever is wrong with it, others can be made.
+                    _log.error("a container of a server that is gone could not be removed: %s", left)
+                elif left is not None:
+                    raise left
         if orphans:
             _log.warning("%d container(s) of a server that is gone were removed", len(orphans))
 

@@ -18,8 +18,19 @@ _AGENT = ("seccomp",)
 #: Calls that no list of ours has a number of, and that libraries try and do without when they are unknown; any other
 #: answer would break them. Engines from version 23 on answer this for all that is not listed.
 _TRIED = ("clone3", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr")
-#: Allowed or not by their first argument.
-_BY_ARGUMENT = ("clone", "socket", "socketpair")
+#: Calls that change how another process is scheduled or limited, and which argument names it; 0 is the caller itself.
+#: The agent is the same user as code, which could keep it from ever running: then not even the engine can end it.
+OWN_ONLY = {
+    "setpriority": 1,
+    "ioprio_set": 1,
+    "sched_setaffinity": 0,
+    "sched_setattr": 0,
+    "sched_setparam": 0,
+    "sched_setscheduler": 0,
+    "prlimit64": 0,
+}
+#: Allowed or not by an argument.
+_BY_ARGUMENT = ("clone", "socket", "socketpair", *OWN_ONLY)
 
 
 def profile() -> str:
@@ -41,8 +52,18 @@ def profile() -> str:
                 {"names": sorted(allowed), "action": _ALLOW},
                 {"names": ["clone"], "action": _ALLOW, "args": [without_namespaces]},
                 {"names": ["socket", "socketpair"], "action": _ALLOW, "args": [local_only]},
+                *(rule for name, index in OWN_ONLY.items() for rule in _for_itself(name, index)),
                 {"names": sorted(forbidden), "action": _REFUSE, "errnoRet": _EPERM},
                 {"names": sorted(unknown), "action": _REFUSE, "errnoRet": _ENOSYS},
             ],
         }
     )
+
+
+def _for_itself(name: str, index: int) -> list[dict[str, object]]:
+    """Rules that let a process make a call for itself and for nobody else."""
+    itself = {"index": index, "value": 0, "valueTwo": 0, "op": "SCMP_CMP_EQ"}
+    return [
+        {"names": [name], "action": _ALLOW, "args": [itself]},
+        {"names": [name], "action": _REFUSE, "errnoRet": _EPERM, "args": [{**itself, "op": "SCMP_CMP_NE"}]},
+    ]

@@ -50,6 +50,8 @@ class DockerSession:
         self._full: frozenset[str] = frozenset()
         #: The last execution said that its interpreter ended.
         self._loss_told = False
+        #: It said that the files are gone, too.
+        self._files_loss_told = False
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -84,8 +86,12 @@ class DockerSession:
         except CodeTooLongError as error:
             yield too_long(*error.args)
             return
-        lost_before = await self.prepare() and not self._loss_told
-        self._loss_told = False
+        container = self.container
+        lost_before = await self.prepare()
+        if self._files_loss_told or (self._loss_told and self.container is container):
+            # Told by the last execution. A container that died since then took its files along, which nobody knows.
+            lost_before = False
+        self._loss_told = self._files_loss_told = False
         settings = self._settings
         execution = Execution(
             self.container,
@@ -126,6 +132,7 @@ class DockerSession:
         spent = self._account(execution, out_of_memory=out_of_memory)
         state_lost = execution.files_lost or execution.ending is not None
         self._loss_told = state_lost
+        self._files_loss_told = execution.files_lost
         verdict = Verdict(execution, self._spec.limits, spent, timeout_seconds=timeout_seconds)
         fresh = bool(execution.account.get("fresh"))
         yield verdict.result(state_lost=lost_before or fresh or state_lost)
