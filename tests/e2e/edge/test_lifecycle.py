@@ -1,6 +1,7 @@
 """How the server starts, refuses to start, and ends."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -80,7 +81,13 @@ def test_signal_while_it_starts_ends_it_without_blame(tmp_path: Path) -> None:
         text=True,
         start_new_session=True,
     )
-    begun.read_text()
+    # Without waiting for ever: a server that ended before would leave nobody to write.
+    reading = os.open(begun, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while not select.select([reading], [], [], 0.1)[0]:
+            assert starting.poll() is None, starting.communicate()
+    finally:
+        os.close(reading)
     # As Ctrl-C does, to the server and to all that it has started.
     os.killpg(starting.pid, signal.SIGINT)
     out, err = starting.communicate(timeout=60)
