@@ -61,6 +61,8 @@ _log = structlog.get_logger(__name__)
 
 #: Seconds that calls have to end by themselves once runs have been drained.
 _CALL_GRACE_SECONDS = 5.0
+#: Seconds by which a signal may come later than what it has done to others.
+_SIGNAL_SECONDS = 0.2
 
 
 class Refused(Exception):
@@ -571,8 +573,11 @@ async def _given_up_on(stop: asyncio.Event) -> AsyncIterator[None]:
             raise _GivenUp from None
         raise
     except Refused as error:
-        # A signal to the whole group also ends what the server has started; that is not why it ends.
-        await asyncio.sleep(0)
+        # A signal to the whole group also ends what the server has started; that is not why it ends. Which of the two
+        # is heard of first is open.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SIGNAL_SECONDS):
+                await stop.wait()
         if stop.is_set():
             raise _GivenUp from error
         raise
