@@ -25,7 +25,7 @@ _ECHO_CHARACTERS = 48
 #: Arrays and objects of JSON within one another. What is stored must be written again, which takes stack for each.
 MOST_NESTED = 64
 #: What is told of one request: its sender mends those first.
-_MOST_VIOLATIONS = 100
+_MOST_VIOLATIONS = 1_000
 
 # No encoding of UTF-8 has surrogates, and no text column of PostgreSQL takes NUL.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")

@@ -4,7 +4,7 @@
 
 prints a line of JSON for each thing that is ready (see `Report`), keeps the engine until its standard input ends, and
 stops it then, by its process id. No registry is asked: the base is made from Debian's packages. Everything is kept in
-``$AFARENSIS_TEST_CACHE`` (``~/.cache/afarensis-tests``) between runs, so that only the first one takes minutes.
+``$CONTAINER_TEST_CACHE`` (``~/.cache/afarensis-tests``) between runs, so that only the first one takes minutes.
 """
 
 import fcntl
@@ -231,7 +231,7 @@ def _until(holds: Callable[[], bool], seconds: float) -> bool:
 
 def _cache() -> Path:
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "afarensis-tests")
-    cache = Path(os.environ.get("AFARENSIS_TEST_CACHE") or default)
+    cache = Path(os.environ.get("CONTAINER_TEST_CACHE") or default)
     cache.mkdir(parents=True, exist_ok=True)
     return cache
 

@@ -22,6 +22,8 @@ INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
 RATE_LIMIT = "rate_limit_error"
 
+#: Violations that a message tells of.
+_MOST_TOLD = 20
 #: A kind of error, its status, and its type in the envelope. The first that fits counts.
 _KINDS: tuple[tuple[type[DomainError], int, str], ...] = (
     (NotFound, 404, INVALID_REQUEST),
@@ -80,8 +82,17 @@ def failure_of(error: DomainError) -> Failure:
     if isinstance(error, InvalidArgument) and error.violations:
         first = error.violations[0]
         code = _CODES.get(first.reason, "invalid_value")
-        return Failure(status, str(error), kind, first.field or None, code, headers)
+        return Failure(status, _in_short(error), kind, first.field or None, code, headers)
     return Failure(status, str(error), kind, headers=headers)
+
+
+def _in_short(error: InvalidArgument) -> str:
+    """What is wrong, as far as anyone reads it at once."""
+    more = len(error.violations) - _MOST_TOLD
+    if more <= 0:
+        return str(error)
+    told = " ".join(violation.description for violation in error.violations[:_MOST_TOLD])
+    return f"{told} And {more} more."
 
 
 def internal_failure(request_id: str) -> Failure:
