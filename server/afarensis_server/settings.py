@@ -237,7 +237,7 @@ class DockerSection(Section):
     those of [sandbox]."""
 
     host: str = ""
-    """Where the container engine, Docker or Podman, listens: `unix:///run/user/1000/docker.sock`, or `tcp://host:2376`.
+    """Where the container engine listens: `unix:///run/user/1000/docker.sock`, or `tcp://host:2376`.
     Empty: as for the engine's own command, `DOCKER_HOST` with its companions, and else `unix:///var/run/docker.sock`."""
     certificates: Path | None = None
     """The directory of `ca.pem`, `cert.pem` and `key.pem` for an engine that is reached by TLS. Unset: as

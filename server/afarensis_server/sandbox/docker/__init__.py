@@ -6,7 +6,7 @@
 ``container``           what a session takes up; ``shared.pool`` makes some ahead
 ``spec``, ``profile``   what a container is made of, and which system calls it may make
 ``connection``          the stream to a container's agent, which is hostile until proven otherwise; ``tls`` reads it
-``engine``              Docker or Podman
+``engine``              the engine, asked by its SDK
 ``layers``              what of all this a session really has
 ======================  ==============================================================================================
 

@@ -1,4 +1,4 @@
-"""The docker driver: sessions in containers of an engine, Docker's or Podman's, on this machine or another one."""
+"""The docker driver: sessions in containers of an engine, on this machine or another one."""
 
 import asyncio
 import logging

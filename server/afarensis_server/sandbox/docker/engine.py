@@ -1,4 +1,4 @@
-"""The container engine, Docker or Podman, by the docker SDK: blocking calls, each in a thread, and errors in words."""
+"""The container engine, by the docker SDK: blocking calls, each in a thread, and errors in words."""
 
 import asyncio
 import errno
