@@ -93,7 +93,8 @@ class Retention:
             while found := await self._database.read(lambda connection: self._due(connection, kind)):  # noqa: B023
                 for project, owner_id in found:
                     while deleted := await self._database.write(
-                        lambda tx: _trim(tx, kind, project, owner_id)  # noqa: B023
+                        lambda tx: _trim(tx, kind, project, owner_id),  # noqa: B023
+                        long=True,
                     ):
                         count += deleted
                         await asyncio.sleep(_PAUSE_SECONDS)

@@ -1,7 +1,7 @@
-"""Responses that were serialized before: an event that many readers get is made into bytes once.
+"""Responses that were serialized before: what is sent again and again is made into bytes once.
 
-Readers of one log share its newest events (`events.tail`), the same objects. What a servicer yields as `Serialized`
-goes to the client as it is.
+Readers of one log share its newest events (`events.tail`), the same objects; a row that is read again and has not
+changed is the same object, too (`store.prepared`). What a servicer gives as `Serialized` goes to the client as it is.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Generic, TypeVar, cast
 
 from google.protobuf.message import Message
 
-E = TypeVar("E")
+T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
 #: Bytes of serialized responses that are remembered, and responses.
@@ -25,20 +25,20 @@ class Serialized:
     data: bytes
 
 
-class SerializedEvents(Generic[E, M]):
-    """The newest responses of one kind, by the event in them."""
+class SerializedResponses(Generic[T, M]):
+    """The newest responses of one kind, by the object that is in them."""
 
-    def __init__(self, respond: Callable[[E], M]) -> None:
+    def __init__(self, respond: Callable[[T], M]) -> None:
         self._respond = respond
-        #: In the order in which they came. An event that is in here keeps its address to itself.
-        self._known: dict[int, tuple[E, Serialized]] = {}
+        #: In the order in which they came. What is in here keeps its address to itself.
+        self._known: dict[int, tuple[T, Serialized]] = {}
         self._size = 0
 
-    def response(self, event: E) -> M:
-        """The response with an event, to be yielded and nothing else."""
-        known = self._known.get(id(event))
+    def response(self, content: T) -> M:
+        """The response with this in it, to be sent and nothing else."""
+        known = self._known.get(id(content))
         if known is None:
-            known = self._known[id(event)] = (event, Serialized(self._respond(event).SerializeToString()))
+            known = self._known[id(content)] = (content, Serialized(self._respond(content).SerializeToString()))
             self._size += len(known[1].data)
             while self._size > _MOST_BYTES or len(self._known) > _MOST_ENTRIES:
                 self._size -= len(self._known.pop(next(iter(self._known)))[1].data)

@@ -27,8 +27,10 @@ class Commit(Enum):
     DURABLE = "durable"
     #: It waits for the lock of another process, and may be lost in a power cut.
     QUICK = "quick"
-    #: It waits for nothing but the kernel's memory: it fails where there is a lock, and may be lost in a power cut.
-    AT_ONCE = "at once"
+    #: The same two, begun on the event loop: it fails where there is a lock. Only the commit of a durable one waits for
+    #: the disk.
+    HERE_DURABLE = "here, durable"
+    HERE = "here"
 
 
 #: Primary result codes that say nothing about the statement: the file, the disk or a lock is the reason.
@@ -71,14 +73,16 @@ class Backend:
             pool_size=readers + 1,  # the event loop's
             max_overflow=0,
         )
-        busy = f"PRAGMA busy_timeout = {int(busy_seconds * 1000)}"
-        checkpoint = f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}"
+        # One fsync for each commit, which is shared (`writer`). NORMAL would lose the last commits in a power cut.
+        full, normal = "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
+        busy, at_once = f"PRAGMA busy_timeout = {int(busy_seconds * 1000)}", "PRAGMA busy_timeout = 0"
+        checkpoint, none = f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}", "PRAGMA wal_autocheckpoint = 0"
         self._pragmas = {
-            # One fsync for each commit, which is shared (`writer`). NORMAL would lose the last commits in a power cut.
-            Commit.DURABLE: ("PRAGMA synchronous = FULL", busy, checkpoint),
-            Commit.QUICK: ("PRAGMA synchronous = NORMAL", busy, checkpoint),
+            Commit.DURABLE: (full, busy, checkpoint),
+            Commit.QUICK: (normal, busy, checkpoint),
+            Commit.HERE_DURABLE: (full, at_once, checkpoint),
             # A checkpoint takes fsyncs. The next of the others sees to it.
-            Commit.AT_ONCE: ("PRAGMA synchronous = NORMAL", "PRAGMA busy_timeout = 0", "PRAGMA wal_autocheckpoint = 0"),
+            Commit.HERE: (normal, at_once, none),
         }
         #: Without foreign keys, because rebuilding a table would delete all that refers to it. The first to open the
         #: file, it sets what stays in it: a reader would keep the mode from changing.

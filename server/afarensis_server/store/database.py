@@ -50,7 +50,7 @@ class Database:
     ) -> None:
         writer, self._writer = self._writer, None
         readers, self._readers = self._readers, None
-        closing = asyncio.ensure_future(asyncio.to_thread(self._close, writer, readers))
+        closing = asyncio.ensure_future(self._close(writer, readers))
         try:
             await asyncio.shield(closing)
         except asyncio.CancelledError:
@@ -74,22 +74,23 @@ class Database:
             raise ShuttingDown
         return await self._readers.look(work)
 
-    async def write(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
+    async def write(self, work: Callable[[Transaction], T], *, durable: bool = True, long: bool = False) -> T:
         """Run a unit that writes, and return once it is committed for good.
 
         One that need not be ``durable`` may be lost in a power cut, though not if the server crashes, and costs half.
+        One that is ``long`` (more than a few milliseconds) is run in a thread; others may be, or on the event loop.
 
         Units run one after another, so one may read and then write what follows from it. A unit that raises changes
         nothing. Cancelling the call does not cancel the unit: it is done, whole, or not at all, as if never cancelled.
         """
         if self._writer is None:
             raise ShuttingDown
-        result: T = await self._writer.submit(work, durable=durable)
+        result: T = await self._writer.submit(work, durable=durable, long=long)
         return result
 
-    def _close(self, writer: GroupCommitWriter | None, readers: ReaderThreads | None) -> None:
+    async def _close(self, writer: GroupCommitWriter | None, readers: ReaderThreads | None) -> None:
         if readers is not None:
-            readers.close()
+            await asyncio.to_thread(readers.close)
         if writer is not None:
-            writer.close()
+            await writer.close()
         self._backend.dispose()

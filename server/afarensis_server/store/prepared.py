@@ -6,11 +6,16 @@ call begins with one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Dialect, Insert, Select, Update
 
 Parameters = Mapping[str, Any]
+T = TypeVar("T")
+
+#: Rows of one statement that are remembered, and characters of each: longer ones are rare, and would add up.
+_MOST_KNOWN = 1_024
+_MOST_CHARACTERS = 8_192
 
 
 class Prepared:
@@ -45,16 +50,28 @@ class Prepared:
         return compiled
 
 
-class PreparedRow:
-    """One statement that finds a row or none, with parameters by name. Values go through the types of their columns."""
+class PreparedRow(Generic[T]):
+    """One statement that finds a row or none, with parameters by name, and makes a value of it.
 
-    def __init__(self, statement: Select[Any]) -> None:
-        """Nothing is compiled yet."""
+    A row that is as it was when last read gives the same value, so that what is polled is not made anew each time.
+    Nobody may change it. Any thread may read.
+    """
+
+    def __init__(self, statement: Select[Any], make: Callable[[Sequence[Any]], T]) -> None:
+        """Nothing is compiled yet.
+
+        Args:
+            statement: what finds the row.
+            make: the value of a row, whose columns went through their types.
+        """
         self._statement = statement
+        self._make = make
         self._compiled: dict[str, tuple[_Compiled, list[Any]]] = {}
+        #: The rows that were read last, by the parameters that found them.
+        self._known: dict[tuple[Any, ...], tuple[Sequence[Any], T]] = {}
 
-    def find(self, connection: Connection, parameters: Parameters) -> list[Any] | None:
-        """The row's values. The driver's own errors come out as they are."""
+    def find(self, connection: Connection, parameters: Parameters) -> T | None:
+        """The row's value. The driver's own errors come out as they are."""
         dialect = connection.dialect
         if dialect.name not in self._compiled:
             readers: list[Any] = [
@@ -70,7 +87,16 @@ class PreparedRow:
             cursor.close()  # or its snapshot would stay
         if row is None:
             return None
-        return [value if read is None else read(value) for read, value in zip(readers, row, strict=True)]
+        key = tuple(parameters.values())
+        known = self._known.get(key)
+        if known is not None and known[0] == row:
+            return known[1]
+        value = self._make([column if read is None else read(column) for read, column in zip(readers, row, strict=True)])
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        if sum(len(column) for column in row if isinstance(column, str)) <= _MOST_CHARACTERS:
+            self._known[key] = row, value
+        return value
 
 
 class _Compiled:

@@ -13,14 +13,12 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from .backend import Backend
-from .units import Unit, UnitQueue
+from .units import Patience, Unit, UnitQueue
 
 #: Few, so that a long unit holds up few others; the other threads take those behind.
 _MAX_UNITS = 8
-#: A look that takes longer than this did not find its pages in memory. Then threads look for a while: for twice as long
-#: each time that the next look is as slow.
+#: A look that takes longer than this did not find its pages in memory.
 _SLOW_SECONDS = 0.005
-_SPARED_SECONDS = (0.1, 10.0)
 
 T = TypeVar("T")
 
@@ -32,21 +30,17 @@ class ReaderThreads:
         self._backend = backend
         self._queue = UnitQueue(backend, loop)
         self._connection: Connection | None = None
-        #: Until when the event loop does not read, and how long that is when it begins anew.
-        self._spared_until = 0.0
-        self._spared_seconds = _SPARED_SECONDS[0]
+        self._patience = Patience(_SLOW_SECONDS)
         self._threads = [Thread(target=self._run, name=f"store-read-{number}") for number in range(count)]
         for thread in self._threads:
             thread.start()
 
     def submit(self, work: Callable[[Connection], Any]) -> asyncio.Future[Any]:
-        unit = self._queue.unit(work)
-        self._queue.submit(unit)
-        return unit.future
+        return self._queue.submit(work)
 
     async def look(self, work: Callable[[Connection], T]) -> T:
         """Run a unit of one statement that finds a row by its key."""
-        if time.monotonic() >= self._spared_until:
+        if not self._patience.is_lost:
             connection = self._connected()
             began = time.monotonic()
             try:
@@ -57,18 +51,9 @@ class ReaderThreads:
                 # A lock, most likely: threads wait for it, and tell if it is something else.
                 self._disconnect()
             finally:
-                self._took(time.monotonic() - began)
+                self._patience.took(time.monotonic() - began)
         result: T = await self.submit(work)
         return result
-
-    def _took(self, seconds: float) -> None:
-        """Decide by a look of the event loop who makes the next ones."""
-        least, most = _SPARED_SECONDS
-        if seconds <= _SLOW_SECONDS:
-            self._spared_seconds = least
-        else:
-            self._spared_until = time.monotonic() + self._spared_seconds
-            self._spared_seconds = min(2 * self._spared_seconds, most)
 
     def _connected(self) -> Connection:
         """The event loop's own connection."""

@@ -42,7 +42,7 @@ class Rows(Generic[T]):
         # Built once: building a statement costs more than running it.
         row = (table.c.id == bindparam("row_id"), table.c.project == bindparam("row_project"))
         self._insert = table.insert()
-        self._get = PreparedRow(self.select.where(*row))
+        self._get = PreparedRow(self.select.where(*row), self.value)
         self._update = table.update().where(*row).values({name: bindparam(name) for name in names if name not in _KEY})
         self._move = self._update.where(table.c.status == bindparam("row_status")) if "status" in names else None
         self._delete = table.delete().where(*row)
@@ -56,8 +56,7 @@ class Rows(Generic[T]):
             connection.execute(self._insert, [self.parameters(value) for value in values])
 
     def get(self, connection: Connection, project: str, row_id: str) -> T | None:
-        row = self._get.find(connection, {"row_id": row_id, "row_project": project})
-        return None if row is None else self.value(row)
+        return self._get.find(connection, {"row_id": row_id, "row_project": project})
 
     def update(self, connection: Connection, value: T) -> bool:
         """Write all fields of a value; False when there is no such row (any more)."""

@@ -114,13 +114,13 @@ class Threads:
             self.hide(tx, project, thread_id)
             return threads.continue_deletion(tx.connection, thread_id, _DELETED_TOGETHER)
 
-        if await self._database.write(begin):
+        if await self._database.write(begin, long=True):
             await self._delete_rest(thread_id)
 
     async def _delete_rest(self, thread_id: str) -> None:
         """Delete a thread that its project has no more, some rows at a time, so that others can write in between."""
         while await self._database.write(
-            lambda tx: threads.continue_deletion(tx.connection, thread_id, _DELETED_TOGETHER)
+            lambda tx: threads.continue_deletion(tx.connection, thread_id, _DELETED_TOGETHER), long=True
         ):
             pass
 

@@ -23,7 +23,7 @@ from ..convert.values import seconds_value
 from ..disconnects import Context
 from ..masks import fields_to_change
 from ..pages import list_page
-from ..serialized import SerializedEvents
+from ..serialized import SerializedResponses
 from .streams import bounded, check_cursor, check_list, heartbeat_seconds
 
 _DEFAULT_WAIT_SECONDS = 60.0
@@ -36,8 +36,10 @@ class RunServicer(pb.RunServiceServicer):
     def __init__(self, runs: Runs, calls: Calls) -> None:
         self._runs = runs
         self._calls = calls
-        self._created = SerializedEvents(_created)
-        self._streamed = SerializedEvents(_streamed)
+        self._created = SerializedResponses(_created)
+        self._streamed = SerializedResponses(_streamed)
+        # Clients that do not stream ask until a run is over.
+        self._got = SerializedResponses(_got)
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> pb.CreateRunResponse:
         return pb.CreateRunResponse(run=run_message(await self._create(request)))
@@ -68,7 +70,7 @@ class RunServicer(pb.RunServiceServicer):
             raise
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
-        return pb.GetRunResponse(run=run_message(await self._runs.get(project(), request.run_id)))
+        return self._got.response(await self._runs.get(project(), request.run_id))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
         statuses = run_statuses_value(request.statuses)
@@ -153,6 +155,10 @@ class RunServicer(pb.RunServiceServicer):
                 return run
         text = "Missing required parameter: 'run' or 'thread_and_run'."
         raise InvalidFields([FieldViolation("run", Reason.REQUIRED, text)])
+
+
+def _got(run: Run) -> pb.GetRunResponse:
+    return pb.GetRunResponse(run=run_message(run))
 
 
 def _created(event: RunEvent) -> pb.CreateRunStreamResponse:
