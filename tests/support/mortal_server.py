@@ -11,14 +11,13 @@ import signal
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
 
 from afarensis_server import cli
 from afarensis_server.sandbox.driver import ExecutionEvent
 from afarensis_server.sandbox.local.session import LocalSession
-from afarensis_server.store.writer import GroupCommitWriter
+from afarensis_server.store.batches import Batch
 
-_commit = GroupCommitWriter._commit
+_commit = Batch.commit
 _execute = LocalSession.execute
 
 
@@ -52,9 +51,9 @@ def main() -> None:
     fate = _Fate(control)
     signal.signal(signal.SIGUSR1, fate.read)
 
-    def commit(self: GroupCommitWriter, *arguments: Any) -> None:
+    def commit(self: Batch) -> None:
         fate.meet("before")
-        _commit(self, *arguments)
+        _commit(self)
         fate.meet("after")
 
     def execute(self: LocalSession, code: str, *, timeout_seconds: float) -> AsyncGenerator[ExecutionEvent, None]:
@@ -62,7 +61,7 @@ def main() -> None:
             executed.write(json.dumps(code) + "\n")
         return _execute(self, code, timeout_seconds=timeout_seconds)
 
-    GroupCommitWriter._commit = commit  # type: ignore[assignment, method-assign]
+    Batch.commit = commit  # type: ignore[method-assign]
     LocalSession.execute = execute  # type: ignore[method-assign]
     cli.main()
 

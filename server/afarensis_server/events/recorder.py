@@ -36,6 +36,7 @@ class Recorder(Generic[D, E]):
         opening: Callable[[Transaction], None] | None = None,
         on_failure: Callable[[BaseException], None] | None = None,
         guard: Callable[[Transaction], None] | None = None,
+        patience_seconds: float = 0.0,
     ) -> None:
         """Nothing is written yet.
 
@@ -49,6 +50,7 @@ class Recorder(Generic[D, E]):
             opening: what goes with the first commit, before the events: it stores the owner, say.
             on_failure: told when a commit in the background fails. What was to be committed stays, for the next one.
             guard: goes before everything in each commit; raises where the writer may not write any more.
+            patience_seconds: how long the first events may wait for others, if nobody asks for them.
         """
         self._database = database
         self._log = log
@@ -62,8 +64,9 @@ class Recorder(Generic[D, E]):
         # Its readers are most likely here, too.
         self._tail = log.tail(project, owner_id)
         self._pending: list[D] = []
-        #: When what waited was last taken for a commit, by the clock of the event loop.
-        self._committed = float("-inf")
+        self._loop = asyncio.get_running_loop()
+        #: When what waits is next taken for a commit, at the earliest, by the clock of the event loop.
+        self._due = self._loop.time() + patience_seconds
         self._order = asyncio.Lock()
         self._begin: asyncio.Handle | None = None
         self._flusher: asyncio.Task[None] | None = None
@@ -75,9 +78,11 @@ class Recorder(Generic[D, E]):
             flusher, self._flusher = self._flusher, None
             flusher.result()  # a failed commit ends the work that made it
         if self._flusher is None and self._begin is None:
-            loop = asyncio.get_running_loop()
-            wait = self._committed + self._log.pace - loop.time()
-            self._begin = loop.call_later(wait, self._begin_flush) if wait > 0 else loop.call_soon(self._begin_flush)
+            wait = self._due - self._loop.time()
+            if wait > 0:
+                self._begin = self._loop.call_later(wait, self._begin_flush)
+            else:
+                self._begin_flush()
         if len(self._pending) > _PENDING_LIMIT:
             await self.flush()
 
@@ -122,7 +127,7 @@ class Recorder(Generic[D, E]):
         if self._begin is not None:
             self._begin.cancel()
             self._begin = None
-        self._committed = asyncio.get_running_loop().time()
+        self._due = self._loop.time() + self._log.pace
         return self._merged(batch)
 
     async def _store(self, batch: list[D]) -> None:

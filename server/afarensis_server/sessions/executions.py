@@ -1,7 +1,7 @@
 """Code that clients run in sessions: each execution in a task of its own, which outlives the call that began it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
@@ -38,6 +38,9 @@ from .service import Sessions
 
 _log = structlog.get_logger(__name__)
 
+#: Seconds that code runs before that it began is stored, if nobody follows it: mostly it has ended by then, and all of
+#: it is one commit.
+_PATIENCE_SECONDS = 0.02
 #: Seconds that interrupted code has at shutdown until its session is closed. The sandbox's own grace is shorter.
 _INTERRUPT_SECONDS = 15.0
 
@@ -75,8 +78,10 @@ class ExecutionState:
 class _Work:
     """An execution under way."""
 
-    def __init__(self, project: str, request: ExecutionRequest, log: ExecutionLog) -> None:
+    def __init__(self, project: str, request: ExecutionRequest, log: ExecutionLog, patience_seconds: float) -> None:
         self.request = request
+        #: How long its first events may wait for others.
+        self.patience_seconds = patience_seconds
         self.execution = Execution(ids.execution_id(), project, now(), request.session_id, request.code)
         #: Held for the first reader, who comes when the first events are stored.
         self.tail = log.tail(project, self.execution.id)
@@ -184,19 +189,21 @@ class Executions:
 
     # --- what clients ask for -----------------------------------------------------------------------------------------
 
-    async def start(self, project: str, request: ExecutionRequest) -> str:
-        """Hand code to a session; returns the id of its execution once that is stored. Leaving does not stop it.
+    async def run(self, project: str, request: ExecutionRequest) -> ExecutionState:
+        """Hand code to a session; the execution once it has ended. Leaving does not stop it.
 
         Raises SessionNotFound, SessionNotActive, SessionBusy, SandboxDown, RequestIdReused, ShuttingDown.
         """
-        return await self._begin(project, request).stored()
+        work = self._begin(project, request, _PATIENCE_SECONDS)
+        execution_id = await work.stored()
+        return await (self._end_of(work) if execution_id == work.execution.id else self.wait(project, execution_id))
 
     async def stream(
         self, project: str, request: ExecutionRequest, heartbeat_seconds: float, *, interrupt_when_left: bool = False
     ) -> AsyncGenerator[LoggedExecutionEvent | Heartbeat, None]:
         """Hand code to a session; its events from the first on, until its result.
 
-        Leaving does not stop the code, unless ``interrupt_when_left``. Raises what `start` does.
+        Leaving does not stop the code, unless ``interrupt_when_left``. Raises what `run` does.
         """
         work = self._begin(project, request)
         try:
@@ -211,10 +218,10 @@ class Executions:
                 await work.interrupt()
             raise
 
-    def _begin(self, project: str, request: ExecutionRequest) -> _Work:
+    def _begin(self, project: str, request: ExecutionRequest, patience_seconds: float = 0.0) -> _Work:
         if self._draining:
             raise ShuttingDown
-        work = _Work(project, request, self._events)
+        work = _Work(project, request, self._events, patience_seconds)
         if request.request_id:
             key = (project, request.method, request.request_id)
             earlier = self._beginning.setdefault(key, work)
@@ -241,22 +248,21 @@ class Executions:
         )
         if execution is None:
             raise ExecutionNotFound(id=execution_id)
-        happened = [logged.event for logged in events]
-        outputs = [event for event in happened if isinstance(event, OutputItem | DisplayItem | FileItem)]
-        results = [event for event in happened if isinstance(event, ExecutionResult)]
-        return ExecutionState(
-            execution,
-            any(isinstance(event, Started) and event.state_lost for event in happened),
-            join_outputs(outputs),
-            results[-1] if results else None,
-        )
+        return _state(execution, events)
 
     async def wait(self, project: str, execution_id: str) -> ExecutionState:
         """The execution once it has ended. Raises ExecutionNotFound."""
         work = self._works.get(execution_id)
         if work is not None and work.execution.project == project:
-            await asyncio.wait({self._tasks[execution_id]})
+            return await self._end_of(work)
         return await self.get(project, execution_id)
+
+    async def _end_of(self, work: _Work) -> ExecutionState:
+        execution = work.execution
+        if (task := self._tasks.get(execution.id)) is not None:
+            await asyncio.wait({task})
+        events = work.tail.after(0)
+        return await self.get(execution.project, execution.id) if events is None else _state(execution, events)
 
     def follow_events(
         self, project: str, execution_id: str, after_sequence: int, heartbeat_seconds: float
@@ -296,6 +302,7 @@ class Executions:
             durable=False,
             opening=work.insert,
             on_failure=work.fail,
+            patience_seconds=work.patience_seconds,
         )
         try:
             if work.request.request_id and (known := await self._find(work)) is not None:
@@ -372,6 +379,19 @@ class Executions:
     def _lose_all(self, tx: Transaction) -> None:
         for project, execution_id in executions.unfinished(tx.connection):
             self._events.append(tx, project, execution_id, [_LOST])
+
+
+def _state(execution: Execution, events: Sequence[LoggedExecutionEvent]) -> ExecutionState:
+    """An execution with what all of its events so far tell."""
+    happened = [logged.event for logged in events]
+    outputs = [event for event in happened if isinstance(event, OutputItem | DisplayItem | FileItem)]
+    results = [event for event in happened if isinstance(event, ExecutionResult)]
+    return ExecutionState(
+        execution,
+        any(isinstance(event, Started) and event.state_lost for event in happened),
+        join_outputs(outputs),
+        results[-1] if results else None,
+    )
 
 
 def _merge(first: ExecutionEvent, second: ExecutionEvent) -> ExecutionEvent | None:

@@ -30,8 +30,8 @@ class TransactionLost(Exception):
 class Batch:
     """Some units: begun, run and committed in turn, by whichever thread is at it.
 
-    Each unit but the first runs inside a savepoint, so that one that fails is undone alone. An exception out of `begin`,
-    `run` or `commit` means that nothing is committed, and that the connection is of no use any more.
+    Each unit but the first runs inside a savepoint, so that one that fails is undone alone. An exception out of any of
+    the three means that nothing is committed, and that the connection is of no use any more.
     """
 
     def __init__(self, backend: Backend, units: Iterable[Unit]) -> None:

@@ -91,7 +91,9 @@ class PreparedRow(Generic[T]):
         known = self._known.get(key)
         if known is not None and known[0] == row:
             return known[1]
-        value = self._make([column if read is None else read(column) for read, column in zip(readers, row, strict=True)])
+        value = self._make(
+            [column if read is None else read(column) for read, column in zip(readers, row, strict=True)]
+        )
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
         if sum(len(column) for column in row if isinstance(column, str)) <= _MOST_CHARACTERS:

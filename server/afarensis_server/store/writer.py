@@ -4,8 +4,8 @@ A commit costs an fsync and some bookkeeping, however much it holds (and no fsyn
 cut). So a unit never has a transaction of its own.
 
 The statements of small units run on the event loop, and a thread does no more than to wait for the disk. It would have
-to get hold of the interpreter's lock again behind each statement, and with a busy event loop that takes a thousand times
-as long as the statement does.
+to get hold of the interpreter's lock again behind each statement, and with a busy event loop that takes a thousand
+times as long as the statement does.
 """
 
 import asyncio
@@ -73,7 +73,8 @@ class GroupCommitWriter:
             self._idle.set()
             return
         batch = self._take()
-        if batch.units[0].long or self._patience.is_lost or not self._do_here(batch):
+        looks_after_log = not batch.durable and self._done_here >= _MOST_HERE
+        if batch.units[0].long or self._patience.is_lost or looks_after_log or not self._do_here(batch):
             self._thread.submit(self._do, batch)
 
     def _take(self) -> Batch:

@@ -37,9 +37,9 @@ class Unsteady(Database):
 
     random = Random(0)
 
-    async def write(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
+    async def write(self, work: Callable[[Transaction], T], *, durable: bool = True, long: bool = False) -> T:
         await pause(self.random)
-        return await super().write(work, durable=durable)
+        return await super().write(work, durable=durable, long=long)
 
 
 async def pause(random: Random) -> None:

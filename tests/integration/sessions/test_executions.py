@@ -28,6 +28,15 @@ async def opened(database: Database, directory: Path) -> AsyncIterator[tuple[Hou
         yield house, executions, (await house.sessions.create(PROJECT, None)).id
 
 
+async def start(executions: Executions, request: ExecutionRequest) -> str:
+    """Begin an execution, and leave it; its id."""
+    async with aclosing(executions.stream(PROJECT, request, 60.0)) as items:
+        async for item in items:
+            if not isinstance(item, Heartbeat):
+                return item.execution_id
+    raise AssertionError("no event came")
+
+
 async def begun(executions: Executions, execution_id: str) -> None:
     """Return once the code has printed."""
     async with aclosing(executions.follow_events(PROJECT, execution_id, 0, 60.0)) as items:
@@ -38,7 +47,7 @@ async def begun(executions: Executions, execution_id: str) -> None:
 
 async def test_server_that_ends_interrupts_code_and_says_so(database: Database, tmp_path: Path) -> None:
     async with opened(database, tmp_path) as (_, executions, session_id):
-        execution_id = await executions.start(PROJECT, ExecutionRequest(session_id, SLEEP))
+        execution_id = await start(executions, ExecutionRequest(session_id, SLEEP))
         await begun(executions, execution_id)
         waiting = asyncio.create_task(executions.wait(PROJECT, execution_id))
     result = (await waiting).result
@@ -47,13 +56,13 @@ async def test_server_that_ends_interrupts_code_and_says_so(database: Database, 
     assert result.status is ExecutionStatus.INTERRUPTED
     assert result.error.value.startswith("The server shut down while this code was running.")
     with pytest.raises(ShuttingDown):
-        await executions.start(PROJECT, ExecutionRequest(session_id, "1"))
+        await start(executions, ExecutionRequest(session_id, "1"))
 
 
 async def test_server_that_drains_lets_code_end(database: Database, tmp_path: Path) -> None:
     async with opened(database, tmp_path) as (_, executions, session_id):
         code = "import time\nprint('begun', flush=True)\ntime.sleep(0.3)\nprint('ended')"
-        execution_id = await executions.start(PROJECT, ExecutionRequest(session_id, code))
+        execution_id = await start(executions, ExecutionRequest(session_id, code))
         await executions.drain(30.0)
         state = await executions.get(PROJECT, execution_id)
         assert state.result is not None
@@ -62,7 +71,7 @@ async def test_server_that_drains_lets_code_end(database: Database, tmp_path: Pa
 
 async def test_execution_of_another_project_is_not_found(database: Database, tmp_path: Path) -> None:
     async with opened(database, tmp_path) as (_, executions, session_id):
-        execution_id = await executions.start(PROJECT, ExecutionRequest(session_id, SLEEP))
+        execution_id = await start(executions, ExecutionRequest(session_id, SLEEP))
         for attempt in (
             executions.get("other", execution_id),
             executions.wait("other", execution_id),
@@ -77,7 +86,7 @@ async def test_execution_of_another_project_is_not_found(database: Database, tmp
 async def test_code_that_was_given_up_before_it_was_stored_does_not_run(database: Database, tmp_path: Path) -> None:
     async with opened(database, tmp_path) as (house, executions, session_id):
         release = threading.Event()
-        holding = asyncio.create_task(database.write(lambda _: release.wait()))
+        holding = asyncio.create_task(database.write(lambda _: release.wait(), long=True))
         request = ExecutionRequest(session_id, "open('ran.txt', 'w')", request_id="once")
         stream = executions.stream(PROJECT, request, 60.0, interrupt_when_left=True)
         reading = asyncio.ensure_future(anext(stream))
@@ -89,7 +98,7 @@ async def test_code_that_was_given_up_before_it_was_stored_does_not_run(database
         release.set()
         await holding
         # Asking again gives what became of it.
-        state = await executions.wait(PROJECT, await executions.start(PROJECT, request))
+        state = await executions.wait(PROJECT, await start(executions, request))
         assert state.result is not None
         assert state.result.status is ExecutionStatus.INTERRUPTED
         assert await live.sandbox.list_files() == []
@@ -97,10 +106,10 @@ async def test_code_that_was_given_up_before_it_was_stored_does_not_run(database
 
 async def test_interrupting_what_has_ended_leaves_the_next_alone(database: Database, tmp_path: Path) -> None:
     async with opened(database, tmp_path) as (_, executions, session_id):
-        ended = await executions.start(PROJECT, ExecutionRequest(session_id, "1"))
+        ended = await start(executions, ExecutionRequest(session_id, "1"))
         await executions.wait(PROJECT, ended)
         code = "import time\nprint('begun', flush=True)\ntime.sleep(0.2)"
-        running = await executions.start(PROJECT, ExecutionRequest(session_id, code))
+        running = await start(executions, ExecutionRequest(session_id, code))
         await begun(executions, running)
         await executions.interrupt(PROJECT, ended)
         result = (await executions.wait(PROJECT, running)).result

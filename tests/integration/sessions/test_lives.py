@@ -56,7 +56,7 @@ async def test_thread_whose_session_was_given_up_while_it_opened_gets_another(
     thread = await Threads(database, ThreadLimits()).create(PROJECT, {})
     async with build(database, tmp_path) as (sessions, driver):
         release = threading.Event()
-        holding = asyncio.create_task(database.write(lambda _: release.wait()))
+        holding = asyncio.create_task(database.write(lambda _: release.wait(), long=True))
         opening = asyncio.create_task(sessions.for_thread(PROJECT, thread.id, []))
         # The sandbox is there, and its row waits for the writer.
         await driver.opened.wait()
@@ -89,7 +89,7 @@ async def test_request_whose_caller_left_while_the_session_opened_can_be_repeate
 ) -> None:
     async with build(database, tmp_path) as (sessions, driver):
         release = threading.Event()
-        holding = asyncio.create_task(database.write(lambda _: release.wait()))
+        holding = asyncio.create_task(database.write(lambda _: release.wait(), long=True))
         opening = asyncio.create_task(sessions.create(PROJECT, None, request_id="r"))
         await driver.opened.wait()
         opening.cancel()

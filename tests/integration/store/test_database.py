@@ -5,8 +5,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ class Gate:
         self._loop = asyncio.get_running_loop()
 
     async def __aenter__(self) -> None:
-        self._holder = asyncio.create_task(self._database.write(self._hold))
+        self._holder = asyncio.create_task(self._database.write(self._hold, long=True))
         await self._entered.wait()
 
     async def __aexit__(self, *_: object) -> None:
@@ -94,7 +96,7 @@ async def test_units_that_wait_share_one_commit(database: Database) -> None:
     async with Gate(database):
         tasks = [asyncio.create_task(database.write(insertion(thread))) for thread in waiting]
     await asyncio.gather(*tasks)
-    assert len(commits) == 1
+    assert len(commits) == 2  # the gate's own, and theirs
     assert await stored(database) == {thread.id for thread in waiting}
 
 
@@ -116,17 +118,37 @@ async def test_only_units_that_must_outlive_a_power_cut_wait_for_the_disk(databa
     assert await database.write(synchronous) == 2
 
 
-async def test_unit_that_waits_for_no_disk_is_done_at_once(database: Database) -> None:
-    ran_in: list[str] = []
-    thread = new_thread()
+def where(_: Transaction) -> str:
+    """The thread that a unit runs in."""
+    return threading.current_thread().name
 
-    def insert(tx: Transaction) -> None:
-        ran_in.append(threading.current_thread().name)
-        threads.insert(tx.connection, thread)
 
-    await database.write(insert, durable=False)
-    assert ran_in == [threading.main_thread().name]
-    assert await stored(database) == {thread.id}
+async def test_small_units_run_on_the_event_loop_and_long_ones_in_a_thread(database: Database) -> None:
+    here = threading.main_thread().name
+    assert await database.write(where, durable=False) == here
+    assert await database.write(where) == here
+    assert (await database.write(where, long=True)).startswith("store-write")
+
+
+async def test_units_behind_a_long_one_keep_their_order(database: Database) -> None:
+    order: list[str] = []
+    async with Gate(database):
+        tasks = []
+        for name, long in (("small", False), ("long", True), ("next", False)):
+            tasks.append(asyncio.create_task(database.write(partial(note, order, name), long=long)))
+            await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert order == ["small", "long", "next"]
+
+
+def note(order: list[str], name: str, _: Transaction) -> None:
+    order.append(name)
+
+
+async def test_disk_that_is_slow_holds_up_the_event_loop_but_once(database: Database) -> None:
+    database._writer._patience._lost_seconds = 60.0  # type: ignore[union-attr]
+    await database.write(lambda _: time.sleep(0.06))
+    assert (await database.write(where)).startswith("store-write")
 
 
 async def test_unit_behind_others_waits_for_its_turn(database: Database) -> None:
@@ -212,26 +234,18 @@ async def test_unit_that_fails_is_undone_alone(database: Database) -> None:
 async def test_first_unit_of_a_batch_that_fails_is_undone_alone(database: Database) -> None:
     commits = count_commits(database)
     failing, after = new_thread(), new_thread()
-    # The unit goes on only when the other one waits behind it.
-    entered, go_on = asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
 
     def fail(tx: Transaction) -> None:
         threads.insert(tx.connection, failing)
-        loop.call_soon_threadsafe(entered.set)
-        assert go_on.wait(timeout=30)
         raise ValueError("no")
 
-    first = asyncio.create_task(database.write(fail))
-    await entered.wait()
-    second = asyncio.create_task(database.write(insertion(after)))
-    await asyncio.sleep(0)
-    go_on.set()
-    with pytest.raises(ValueError, match="no"):
-        await first
-    await second
+    async with Gate(database):
+        tasks = [asyncio.create_task(database.write(work)) for work in (fail, insertion(after))]
+    first, second = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(first, ValueError)
+    assert second is None
     assert await stored(database) == {after.id}
-    assert len(commits) == 1
+    assert len(commits) == 2  # the gate's own, and theirs
 
 
 async def test_database_error_of_a_unit_reaches_its_caller_alone(database: Database) -> None:

@@ -54,9 +54,8 @@ async def test_look_keeps_no_snapshot(database: Database) -> None:
     assert busy == 0
 
 
-async def test_slow_look_leaves_the_next_ones_to_threads(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "_SPARED_SECONDS", (60.0, 60.0))
-    database._readers._spared_seconds = 60.0  # type: ignore[union-attr]
+async def test_slow_look_leaves_the_next_ones_to_threads(database: Database) -> None:
+    database._readers._patience._lost_seconds = 60.0  # type: ignore[union-attr]
     await database.look(lambda _: time.sleep(2 * readers._SLOW_SECONDS))
     assert await database.look(where) is not HERE
 

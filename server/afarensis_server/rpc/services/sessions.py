@@ -83,8 +83,7 @@ class SessionServicer(pb.SessionServiceServicer):
                 yield pb.ExecuteResponse(event=event, heartbeat=beat)
 
     async def ExecuteAndWait(self, request: pb.ExecuteAndWaitRequest, context: Context) -> pb.ExecuteAndWaitResponse:
-        execution_id = await self._executions.start(project(), self._wanted(request, "ExecuteAndWait"))
-        state = await self._executions.wait(project(), execution_id)
+        state = await self._executions.run(project(), self._wanted(request, "ExecuteAndWait"))
         return pb.ExecuteAndWaitResponse(execution=execution_message(state, RESPONSE_BYTES))
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
