@@ -38,9 +38,10 @@ from .service import Sessions
 
 _log = structlog.get_logger(__name__)
 
-#: Seconds that code runs before that it began is stored, if nobody follows it: mostly it has ended by then, and all of
-#: it is one commit.
-_PATIENCE_SECONDS = 0.02
+#: Seconds that code may run before the first that it does is stored: if it has ended by then, all of it is one commit.
+#: With somebody who follows it, and without.
+_FOLLOWED_SECONDS = 0.002
+_ALONE_SECONDS = 0.02
 #: Seconds that interrupted code has at shutdown until its session is closed. The sandbox's own grace is shorter.
 _INTERRUPT_SECONDS = 15.0
 
@@ -194,7 +195,7 @@ class Executions:
 
         Raises SessionNotFound, SessionNotActive, SessionBusy, SandboxDown, RequestIdReused, ShuttingDown.
         """
-        work = self._begin(project, request, _PATIENCE_SECONDS)
+        work = self._begin(project, request, _ALONE_SECONDS)
         execution_id = await work.stored()
         return await (self._end_of(work) if execution_id == work.execution.id else self.wait(project, execution_id))
 
@@ -205,7 +206,7 @@ class Executions:
 
         Leaving does not stop the code, unless ``interrupt_when_left``. Raises what `run` does.
         """
-        work = self._begin(project, request)
+        work = self._begin(project, request, _FOLLOWED_SECONDS)
         try:
             execution_id = await work.stored()
             async with aclosing(self.follow_events(project, execution_id, 0, heartbeat_seconds)) as items:
@@ -218,7 +219,7 @@ class Executions:
                 await work.interrupt()
             raise
 
-    def _begin(self, project: str, request: ExecutionRequest, patience_seconds: float = 0.0) -> _Work:
+    def _begin(self, project: str, request: ExecutionRequest, patience_seconds: float) -> _Work:
         if self._draining:
             raise ShuttingDown
         work = _Work(project, request, self._events, patience_seconds)
