@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from itertools import takewhile
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -30,10 +31,10 @@ from openai import (
 from .answers import AnswerReader
 from .endpoint import EndpointSettings, Provider, check_omit
 from .explainer import Explainer, Refusal, message_in
-from .openai_answers import Answer
+from .openai_answers import Answer, joined
 from .openai_requests import Dialect, Json, body
 from .protocol import ModelError, ModelEvent, ModelRequest, ToolMessage
-from .server_sent import ServerSentEvents, parse
+from .server_sent import ServerSentEvent, ServerSentEvents, parse_all
 
 _log = structlog.get_logger(__name__)
 
@@ -66,26 +67,22 @@ class _Chunks(AsyncStream[object]):
             return None
         if (events := await self._events.read()) is None:
             return None
+        data = [event.data for event in takewhile(_is_chunk, events)]
         chunks: list[object] = []
-        for event in events:
-            if event.data.startswith(b"[DONE]"):
-                self._is_done = True
-                if self.when_done is not None:
-                    self.when_done()
-                break
-            try:
-                chunks.append(self._chunk(event.data))
-            except (APIError, ValueError) as error:
-                # What came before is told first.
-                self._failure = error
-                break
-        return chunks
-
-    def _chunk(self, data: bytes) -> object:
-        chunk = parse(data)
-        if isinstance(chunk, dict) and (told := chunk.get("error")):
-            raise APIError(message_in(told), self.response.request, body=told)
-        return chunk
+        try:
+            for chunk in parse_all(data):
+                if isinstance(chunk, dict) and (told := chunk.get("error")):
+                    raise APIError(message_in(told), self.response.request, body=told)
+                chunks.append(chunk)
+        except (APIError, ValueError) as error:
+            # What came before is told first.
+            self._failure = error
+            return chunks
+        if len(data) < len(events):
+            self._is_done = True
+            if self.when_done is not None:
+                self.when_done()
+        return joined(chunks)
 
     async def _drain(self) -> None:
         """Read to the very end, if that is near: else the connection could not be used again."""
@@ -93,6 +90,10 @@ class _Chunks(AsyncStream[object]):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while await self._events.read() is not None:
                     pass
+
+
+def _is_chunk(event: ServerSentEvent) -> bool:
+    return not event.data.startswith(b"[DONE]")
 
 
 class OpenAIModel:

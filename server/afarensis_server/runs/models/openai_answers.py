@@ -10,7 +10,7 @@ made, reasons of their own, and none at all before ``[DONE]``.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...domain.runs import Usage
@@ -27,6 +27,9 @@ from .protocol import (
     ToolCallDelta,
 )
 from .reasoning import ThinkTags
+
+#: Characters of chunks that become one, so that a limit of tokens is seen in time.
+_MOST_JOINED = 512
 
 
 @dataclass(slots=True)
@@ -219,6 +222,27 @@ class Answer:
             self._told += 1
             self._next_place = call.place + 1
             yield ToolCallDelta(call.index, call.endpoint_id or call_id(), call.name, call.waiting)
+
+
+def joined(chunks: Sequence[object]) -> list[object]:
+    """The same with neighbours that hold nothing but text in one."""
+    result: list[object] = []
+    words: list[str] = []
+    size = 0
+    for chunk in chunks:
+        if (more := _words_alone(chunk)) is None or size > _MOST_JOINED:
+            result += _whole(words)
+            words, size = [], 0
+        if more is None:
+            result.append(chunk)
+        else:
+            words.append(more)
+            size += len(more)
+    return result + _whole(words)
+
+
+def _whole(words: Sequence[str]) -> list[object]:
+    return [{"choices": [{"delta": {"content": "".join(words)}}]}] if words else []
 
 
 def _words_alone(chunk: object) -> str | None:

@@ -5,6 +5,8 @@ what a streamed token takes when many answers come in at once.
 """
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import httpx2
@@ -39,6 +41,21 @@ def parse(data: bytes) -> object:
     # Not by a parser that lets go of the GIL meanwhile: getting it back takes longer than the parsing.
     value: object = json.loads(data.decode())
     return value
+
+
+def parse_all(data: Sequence[bytes]) -> Iterator[object]:
+    """The JSON of several events. Raises ValueError at the first that is none."""
+    values = _parsed_together(data) if len(data) > 1 else None
+    yield from map(parse, data) if values is None else values
+
+
+def _parsed_together(data: Sequence[bytes]) -> list[object] | None:
+    """The same in one go, which takes half the time; None unless each is JSON of its own."""
+    with suppress(ValueError):
+        values = parse(b"[" + b",".join(data) + b"]")
+        if isinstance(values, list) and len(values) == len(data):
+            return values
+    return None
 
 
 class _Decoder:
