@@ -78,6 +78,7 @@ class AnswerReader:
         explainer: words its failures.
         errors: what its SDK raises while a stream is read.
         explained: one of those as what the client is told.
+        stall_seconds: how long its SDK waits for something to come.
     """
 
     def __init__(
@@ -85,10 +86,12 @@ class AnswerReader:
         explainer: Explainer,
         errors: tuple[type[Exception], ...],
         explained: Callable[[Exception], ModelError],
+        stall_seconds: float,
     ) -> None:
         self._explainer = explainer
         self._errors = errors
         self._explained = explained
+        self._stall_seconds = stall_seconds
         #: Answers that are read.
         self._reading = 0
 
@@ -113,11 +116,16 @@ class AnswerReader:
 
     async def _next(self, chunks: Chunks, answer: Answer, deadline: float) -> list[Any] | None:
         """The next chunks; None at the end."""
+        now = asyncio.get_running_loop().time()
+        end: float | None = deadline
         if answer.is_complete:
-            deadline = min(deadline, asyncio.get_running_loop().time() + _TAIL_SECONDS)
+            end = min(deadline, now + _TAIL_SECONDS)
+        elif deadline - now > self._stall_seconds:
+            # The SDK gives up earlier. A timer for each step would take a seventh of the time of reading.
+            end = None
         try:
             # Around each step, not around the whole: a timeout must not strike while the caller is at work.
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(end):
                 return await chunks.read()
         except TimeoutError as error:
             if answer.is_complete:

@@ -99,7 +99,9 @@ class AnthropicModel:
         if key:
             self._headers["x-api-key"] = key
         self._explainer = Explainer(settings)
-        self._reader = AnswerReader(self._explainer, (APIError, httpx2.HTTPError), self._explained)
+        self._reader = AnswerReader(
+            self._explainer, (APIError, httpx2.HTTPError), self._explained, settings.stall_seconds
+        )
         self._dialect = Dialect(
             forced_tools="forced_tools" not in settings.omit,
             output_format="output_format" not in settings.omit,

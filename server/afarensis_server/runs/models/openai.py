@@ -115,7 +115,9 @@ class OpenAIModel:
             http_client=DefaultAioHttpClient(limits=httpx2.Limits(max_connections=settings.concurrency)),
         )
         self._explainer = Explainer(settings)
-        self._reader = AnswerReader(self._explainer, (APIError, httpx2.HTTPError), self._explained)
+        self._reader = AnswerReader(
+            self._explainer, (APIError, httpx2.HTTPError), self._explained, settings.stall_seconds
+        )
         self._dialect = Dialect(**{field: field not in settings.omit for field in _OMITTABLE})
         #: What models refused before, by name.
         self._dialects: dict[str, Dialect] = {}
