@@ -1,7 +1,9 @@
 """The OpenAI provider against a real HTTP endpoint, its faults included."""
 
 import asyncio
+import json
 import logging
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -38,6 +40,7 @@ from afarensis_server.runs.models.served import ServedEndpoint
 from tests.support.scripted_model import (
     Cut,
     Delta,
+    Pause,
     Raw,
     Script,
     ScriptedModel,
@@ -78,6 +81,13 @@ async def answer(model: Model, request: ModelRequest = QUESTION) -> list[ModelEv
     """The answer, with pieces that came together in one, as they may come or not."""
     async with aclosing(model.stream(request)) as events:
         return list(joined([event async for event in events]))
+
+
+async def tell(model: Model, told: list[ModelEvent]) -> None:
+    """Append the answer to a list, as far as it comes."""
+    async with aclosing(model.stream(QUESTION)) as events:
+        async for event in events:
+            told.append(event)  # noqa: PERF401  what came before an error counts
 
 
 async def failure(script: Script, request: ModelRequest = QUESTION, *, max_retries: int = 0) -> ModelError:
@@ -310,6 +320,27 @@ async def test_answer_that_never_ends_is_stopped() -> None:
     async with talking([Turn((*drip, Wait(never)))], timeout_seconds=0.3) as (_, model):
         with pytest.raises(ModelError, match=r"did not finish its answer within 0\.3 seconds"):
             await answer(model)
+
+
+async def test_answer_that_drips_on_is_stopped_in_time() -> None:
+    # Never silent for as long as the client waits for more.
+    drip = [step for _ in range(100) for step in (Raw(b": still here\n\n"), Pause(0.05))]
+    async with talking([Turn(tuple(drip))], stall_seconds=0.4, timeout_seconds=1.0) as (_, model):
+        began = time.monotonic()
+        with pytest.raises(ModelError, match=r"did not finish its answer within 1 seconds"):
+            await answer(model)
+        assert time.monotonic() - began < 3.0
+
+
+async def test_words_before_a_broken_event_of_the_same_piece_are_told() -> None:
+    chunks = [{"choices": [{"index": 0, "delta": {"content": word}}]} for word in ("a", "b")]
+    events = [b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks]
+    async with talking([Turn((Raw(b"".join(events) + b"data: {broken\n\ndata: [DONE]\n\n"),))]) as (_, model):
+        told: list[ModelEvent] = []
+        with pytest.raises(ModelError) as raised:
+            await tell(model, told)
+    assert said(told) == "ab"
+    assert raised.value.reason is ModelErrorReason.MODEL_ANSWER_BROKEN
 
 
 async def test_error_event_within_the_stream_is_reported() -> None:

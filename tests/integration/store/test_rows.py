@@ -242,6 +242,31 @@ async def test_update_replaces_every_field(database: Database) -> None:
         assert await database.read(lambda connection: store.get(connection, PROJECT, value.id)) == value  # noqa: B023
 
 
+async def test_row_that_has_not_changed_is_not_made_anew(database: Database) -> None:
+    def read(connection: Connection) -> Run | None:
+        return runs.get(connection, PROJECT, RUN.id)
+
+    await database.write(lambda tx: insert_all(tx, FULL))
+    first = await database.read(read)
+    assert first is not None
+    assert await database.look(read) is first
+    await database.write(lambda tx: runs.set_metadata(tx.connection, PROJECT, RUN.id, {"new": "er"}))
+    second = await database.look(read)
+    assert second == dataclasses.replace(first, metadata={"new": "er"})
+
+
+async def test_long_rows_and_old_ones_are_not_remembered(database: Database) -> None:
+    def read(connection: Connection, run_id: str) -> Run | None:
+        return runs.get(connection, PROJECT, run_id)
+
+    long = dataclasses.replace(RUN, instructions="x" * 10_000)
+    await database.write(lambda tx: insert_all(tx, [*FULL[: FULL.index((runs, RUN))], (runs, long)]))
+    first = await database.look(lambda connection: read(connection, RUN.id))
+    again = await database.look(lambda connection: read(connection, RUN.id))
+    assert first == again == long
+    assert first is not again
+
+
 @pytest.mark.parametrize("position", range(len(FULL)), ids=[type(value).__name__ for _, value in FULL])
 async def test_another_project_neither_sees_nor_changes_it(database: Database, position: int) -> None:
     store, value = FULL[position]

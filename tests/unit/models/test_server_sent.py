@@ -4,7 +4,7 @@ import pytest
 
 from afarensis_server.runs.models.answers import BrokenAnswer, joined
 from afarensis_server.runs.models.protocol import Finish, FinishReason, ModelEvent, TextDelta, ToolCallDelta
-from afarensis_server.runs.models.server_sent import ServerSentEvent, ServerSentEvents
+from afarensis_server.runs.models.server_sent import ServerSentEvent, ServerSentEvents, parse_all
 
 STREAM = (
     ": a comment\n\nevent: ping\ndata: {}\n\n\n\ndata: größer\ndata:second line\nid: 7\nretry: 5\n\n"
@@ -44,6 +44,20 @@ async def test_events_are_the_same_wherever_the_stream_is_cut(end: str) -> None:
     assert await read([bytes([byte]) for byte in stream]) == EVENTS
     for cut in range(len(stream)):
         assert await read([stream[:cut], stream[cut:]]) == EVENTS, cut
+
+
+def test_events_that_are_json_only_together_are_refused() -> None:
+    assert list(parse_all([b'{"a": 1}', b"2"])) == [{"a": 1}, 2]
+    for data in ([b"[1", b"2]"], [b"1,2", b"3"], [b"", b"1"], [b"1", b"\xff"]):
+        with pytest.raises(ValueError):  # noqa: PT011  the parser's own
+            list(parse_all(data))
+
+
+def test_events_before_one_that_is_not_json_are_read() -> None:
+    parsed = parse_all([b"1", b"2", b"{"])
+    assert [next(parsed), next(parsed)] == [1, 2]
+    with pytest.raises(ValueError, match="Expecting"):
+        next(parsed)
 
 
 async def test_events_that_came_together_are_read_together() -> None:

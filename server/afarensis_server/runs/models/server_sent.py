@@ -50,7 +50,7 @@ def parse_all(data: Sequence[bytes]) -> Iterator[object]:
 
 
 def _parsed_together(data: Sequence[bytes]) -> list[object] | None:
-    """The same in one go, which takes half the time; None unless each is JSON of its own."""
+    """The same in one go, which takes half the time; None where they are not as many values as events."""
     with suppress(ValueError):
         values = parse(b"[" + b",".join(data) + b"]")
         if isinstance(values, list) and len(values) == len(data):
