@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from afarensis_server.errors import FileTooLarge
-from afarensis_server.files.blobs import READ_BYTES, DirectoryBlobs
+from afarensis_server.files.blobs import READ_BYTES, DirectoryBlobs, _DirectoryReader
 
 LIMIT = 64 * 1024 * 1024
 
@@ -122,6 +122,32 @@ async def test_only_the_server_reaches_blobs_and_guests_may_write_their_view(tmp
     assert stat.S_IMODE(blobs.path(sha256).stat().st_mode) == 0o666
 
 
+def evict(path: Path) -> None:
+    """Have the kernel forget what it has of a file in memory."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+async def test_what_is_not_in_memory_is_read_as_well(blobs: DirectoryBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once: list[bool] = []
+    read_at_once = _DirectoryReader._read_at_once
+
+    def noted(reader: _DirectoryReader) -> bytes:
+        chunk = read_at_once(reader)
+        at_once.append(bool(chunk))
+        return chunk
+
+    monkeypatch.setattr(_DirectoryReader, "_read_at_once", noted)
+    content = os.urandom(20 * READ_BYTES + 10)
+    sha256 = await keep(blobs, content)
+    assert await read(blobs, sha256, 0, len(content)) == content
+    assert all(at_once[:-1])  # and then there is no more
+    at_once.clear()
+    evict(blobs.path(sha256))
+    assert await read(blobs, sha256, 0, len(content)) == content
+    assert not at_once[0]
+
+
 async def test_reading_begins_and_ends_where_asked(blobs: DirectoryBlobs) -> None:
     content = os.urandom(2 * READ_BYTES + 10)
     sha256 = await keep(blobs, content)
@@ -157,6 +183,7 @@ async def test_reader_that_is_closed_in_the_middle_lets_go(blobs: DirectoryBlobs
     sha256 = await keep(blobs, os.urandom(20 * READ_BYTES))
     before = open_files()
     for cancelled in (False, True):
+        evict(blobs.path(sha256))
         reader = await blobs.open(sha256, offset_bytes=0, length_bytes=20 * READ_BYTES)
         if cancelled:
             taking = asyncio.ensure_future(anext(reader))
