@@ -2,7 +2,7 @@
 
 A setting is named by its section and its name: ``sandbox.pool_size`` in flags (``--set``) and in the TOML file,
 ``AFARENSIS_SANDBOX_POOL_SIZE`` in the environment. `configuration` loads them. The parts of the server do not know
-this module: `app` hands each what concerns it.
+this module: `parts` hands each what concerns it.
 """
 
 import ipaddress
