@@ -218,8 +218,8 @@ class UploadNotPending(FailedPrecondition, reason="UPLOAD_NOT_PENDING"):
 
 
 class UploadFull(FailedPrecondition, reason="UPLOAD_FULL"):
-    """Upload {id} takes no more parts: {limit_parts} at most, and {limit_bytes} bytes in all of them together, which is
-    twice what it announced. Complete it, or cancel it and create a new one."""
+    """Upload {id} takes no more parts: {limit_parts} at most, and {limit_bytes} bytes in all of them together, where
+    {announced_bytes} were announced. Complete it, or cancel it and create a new one."""
 
 
 class SessionNotActive(FailedPrecondition, reason="SESSION_NOT_ACTIVE"):
@@ -287,6 +287,13 @@ class TooManyCalls(ResourceExhausted, reason="TOO_MANY_CALLS"):
 class TenantRunLimit(ResourceExhausted, reason="TENANT_RUN_LIMIT"):
     """The project has {limit} runs that are not over, as many as it may. Try again when one of them has ended, cancel
     one, or raise the limit runs.per_project."""
+
+    retry_seconds = 5.0
+
+
+class TooManyUploads(ResourceExhausted, reason="TOO_MANY_UPLOADS"):
+    """The project has {limit} uploads that are pending, as many as it may. Complete or cancel one, try again when one
+    has expired, or raise the limit files.pending_uploads."""
 
     retry_seconds = 5.0
 

@@ -44,7 +44,13 @@ def http_settings(settings: Settings) -> HttpSettings:
         port=section.port,
         file_bytes=settings.files.max_bytes,
         part_bytes=settings.files.part_bytes,
-        limits=HttpLimits(body_bytes=section.body_bytes, body_seconds=section.body_seconds),
+        page_files=section.container_page_files,
+        limits=HttpLimits(
+            body_bytes=section.body_bytes,
+            json_depth=settings.limits.json_depth,
+            form_bytes=section.form_bytes,
+            body_seconds=section.body_seconds,
+        ),
         host_names=tuple(name.strip() for name in section.host_names.split(",") if name.strip()),
         heartbeat_seconds=section.heartbeat_seconds,
         poll_ms=section.poll_ms,
@@ -63,6 +69,7 @@ def _shared_limits(settings: Settings) -> SharedLimits:
         function_name_characters=section.function_name_characters,
         temperature=section.temperature,
         execution_seconds=settings.sandbox.max_execution_seconds,
+        json_depth=section.json_depth,
     )
 
 
@@ -112,7 +119,9 @@ def upload_limits(settings: Settings) -> UploadLimits:
     return UploadLimits(
         part_bytes=section.part_bytes,
         parts=section.upload_parts,
+        factor=section.upload_factor,
         seconds=section.upload_seconds,
+        pending=section.pending_uploads,
         shared=_shared_limits(settings),
     )
 

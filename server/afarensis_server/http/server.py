@@ -50,6 +50,8 @@ class HttpSettings:
     limits: HttpLimits = HttpLimits()
     #: Names by which clients may ask for it, beside those of the loopback interface.
     host_names: tuple[str, ...] = ()
+    #: Files of one page of the list of a container's files.
+    page_files: int = 100
     #: The longest silence of a stream of events.
     heartbeat_seconds: float = 15.0
     #: How soon a client is told to look at a run again.
@@ -119,7 +121,9 @@ def application(nouns: HttpNouns, settings: HttpSettings, calls: Calls) -> ASGIA
     RunRoutes(nouns.runs, heartbeat_seconds=settings.heartbeat_seconds, poll_ms=settings.poll_ms).add(table)
     ThreadRoutes(nouns.threads, nouns.runs).add(table)
     FileRoutes(nouns.files, nouns.links, settings.file_bytes).add(table)
-    ContainerRoutes(nouns.sessions, nouns.session_data, nouns.files, settings.file_bytes).add(table)
+    ContainerRoutes(nouns.sessions, nouns.session_data, nouns.files, settings.file_bytes, settings.page_files).add(
+        table
+    )
     UploadRoutes(nouns.uploads, settings.part_bytes).add(table)
     ModelRoutes(nouns.models).add(table)
     return table.router()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from .base import MIB, Bytes, Section
+from .base import KIB, MIB, Bytes, Section
 
 
 class ServerSection(Section):
@@ -67,6 +67,8 @@ class HttpSection(Section):
     their base URL. Port 0 takes a free one. What `server.insecure_bind` says counts here, too."""
     body_bytes: Bytes = ByteSize(8 * MIB)
     """Bytes of the body of a request in JSON. Files come as forms, and may be as large as `files.max_bytes` says."""
+    form_bytes: Annotated[ByteSize, Field(ge=4 * KIB)] = ByteSize(1 * MIB)
+    """Bytes of a form beside the file in it: its other fields, and what separates them."""
     body_seconds: PositiveFloat = 30.0
     """How long a client may take to send a body in JSON, and how long it may send nothing of a form."""
     heartbeat_seconds: PositiveFloat = 15.0
@@ -81,6 +83,8 @@ class HttpSection(Section):
     """How long a link to a file works when whoever asks for it does not say."""
     max_link_seconds: PositiveFloat = 604_800.0
     """How long a link to a file works at most."""
+    container_page_files: PositiveInt = 100
+    """Files of one page of the list of a container's files."""
     poll_ms: PositiveInt = 250
     """How soon clients that poll are told to look at a run again, in milliseconds."""
 

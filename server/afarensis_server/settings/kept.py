@@ -28,10 +28,15 @@ class FilesSection(Section):
     part_bytes: Bytes = ByteSize(64 * MIB)
     """The size of one part of a file that comes in parts (`/v1/uploads`)."""
     upload_parts: PositiveInt = 1_000
-    """Parts of one such file. Together they may have twice the bytes that were announced, so that one which went wrong
-    can be sent again."""
+    """Parts of one such file."""
+    upload_factor: Annotated[float, Field(ge=1, le=1_000)] = 2.0
+    """How many times the bytes that were announced all parts of one such file may have together: more than once, so
+    that a part which went wrong can be sent again."""
     upload_seconds: PositiveFloat = 3_600.0
     """How long such a file may take, from the announcement to its completion. What came of it is deleted then."""
+    pending_uploads: PositiveInt = 1_000
+    """Files of one project that come in parts at the same time, announced and not completed; more are refused with
+    TOO_MANY_UPLOADS."""
 
 
 class EventsSection(Section):

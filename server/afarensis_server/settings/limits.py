@@ -1,6 +1,8 @@
 """Limits of what clients send."""
 
-from pydantic import ByteSize, PositiveFloat, PositiveInt
+from typing import Annotated
+
+from pydantic import ByteSize, Field, PositiveFloat, PositiveInt
 
 from .base import MIB, Bytes, Section
 
@@ -14,6 +16,8 @@ class LimitsSection(Section):
     """Characters of a key of metadata."""
     metadata_value_characters: PositiveInt = 512
     """Characters of a value of metadata."""
+    json_depth: Annotated[int, Field(ge=8, le=200)] = 64
+    """Arrays and objects within one another in JSON: bodies of requests over HTTP, parameters of functions, schemas."""
     function_name_characters: PositiveInt = 64
     """Characters of the name of a function or of a response format."""
     temperature: PositiveFloat = 2.0

@@ -20,18 +20,16 @@ from ..lists import list_json, page_json, page_request
 from .files import read_form, upload_in
 from .table import Table
 
-#: Files of one page.
-_MOST_FILES = 100
-
 
 class ContainerRoutes:
-    """Args: ``file_bytes``: the largest file."""
+    """Args: ``file_bytes``: the largest file; ``page_files``: the most files of one page."""
 
-    def __init__(self, sessions: Sessions, data: SessionData, files: Files, file_bytes: int) -> None:
+    def __init__(self, sessions: Sessions, data: SessionData, files: Files, file_bytes: int, page_files: int) -> None:
         self._sessions = sessions
         self._data = data
         self._files = files
         self._file_bytes = file_bytes
+        self._page_files = page_files
 
     def add(self, table: Table) -> None:
         files = "/containers/{container_id}/files"
@@ -92,8 +90,8 @@ class ContainerRoutes:
         session = await self._find(call, call.path("container_id"))
         found = Violations()
         limit = call.query("limit")
-        size = int(limit) if limit is not None and limit.isdecimal() and len(limit) < 10 else 20
-        found.number("limit", size, minimum=1, maximum=_MOST_FILES)
+        size = int(limit) if limit is not None and limit.isdecimal() and len(limit) < 10 else min(20, self._page_files)
+        found.number("limit", size, minimum=1, maximum=self._page_files)
         found.check()
         # By path, which is what there is to go by: code sets the times of files as it likes.
         page = await self._data.list(call.project, session.id, "", 10**9, "")
