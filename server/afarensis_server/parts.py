@@ -51,6 +51,7 @@ def http_settings(settings: Settings) -> HttpSettings:
             form_bytes=section.form_bytes,
             body_seconds=section.body_seconds,
         ),
+        head_seconds=section.head_seconds,
         host_names=tuple(name.strip() for name in section.host_names.split(",") if name.strip()),
         heartbeat_seconds=section.heartbeat_seconds,
         poll_ms=section.poll_ms,

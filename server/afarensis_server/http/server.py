@@ -22,6 +22,7 @@ from ..sessions.service import Sessions
 from ..threads.service import Threads
 from .endpoint import HttpLimits
 from .guard import Guard
+from .protocol import protocol
 from .routes.assistants import AssistantRoutes
 from .routes.containers import ContainerRoutes
 from .routes.files import FileRoutes
@@ -48,6 +49,8 @@ class HttpSettings:
     #: The largest part of an upload.
     part_bytes: int = 64 * 1024 * 1024
     limits: HttpLimits = HttpLimits()
+    #: Seconds that a client may take to send the head of a request.
+    head_seconds: float = 30.0
     #: Names by which clients may ask for it, beside those of the loopback interface.
     host_names: tuple[str, ...] = ()
     #: Files of one page of the list of a container's files.
@@ -93,6 +96,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 self._application,
+                http=protocol(settings.head_seconds),
                 loop="none",
                 lifespan="off",
                 ws="none",

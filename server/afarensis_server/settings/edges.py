@@ -65,6 +65,9 @@ class HttpSection(Section):
     listen: str = ""
     """The address to serve HTTP on, as `host:port`, next to gRPC; empty: none. Clients take `http://host:port/v1` for
     their base URL. Port 0 takes a free one. What `server.insecure_bind` says counts here, too."""
+    head_seconds: PositiveFloat = 30.0
+    """How long a client may take to send the head of a request, which is all before its body; then the connection is
+    closed. One that had a request before is closed after 5 seconds in which no other one begins."""
     body_bytes: Bytes = ByteSize(8 * MIB)
     """Bytes of the body of a request in JSON. Files come as forms, and may be as large as `files.max_bytes` says."""
     form_bytes: Annotated[ByteSize, Field(ge=4 * KIB)] = ByteSize(1 * MIB)
