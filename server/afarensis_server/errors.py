@@ -9,6 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+#: Characters of a client's own words that a message repeats: more than any id has.
+_MOST_CHARACTERS = 200
+#: Those of a list of ids.
+_MOST_LISTED = 2_000
+
+
+def _in_short(value: object, most: int = _MOST_CHARACTERS) -> str:
+    text = str(value)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
 
 class DomainError(Exception):
     """Something went wrong."""
@@ -31,6 +41,9 @@ class DomainError(Exception):
 
 class NotFound(DomainError, reason="NOT_FOUND"):
     """Not found."""
+
+    def __init__(self, **details: object) -> None:
+        super().__init__(**{name: _in_short(value) for name, value in details.items()})
 
 
 class InvalidArgument(DomainError, reason="INVALID_ARGUMENT"):
@@ -164,7 +177,7 @@ class ModelUnknown(InvalidArgument, reason="MODEL_UNKNOWN"):
     and restart it."""
 
     def __init__(self, *, model: str, known: str = "Without a language model this server has only 'direct'") -> None:
-        super().__init__(model=model, known=known)
+        super().__init__(model=_in_short(model), known=known)
 
 
 class ContentMismatch(InvalidArgument, reason="CONTENT_MISMATCH"):
@@ -179,6 +192,9 @@ class PartsMismatch(ContentMismatch, reason="CONTENT_MISMATCH"):
 
 class ToolOutputsMismatch(InvalidArgument, reason="TOOL_OUTPUTS_MISMATCH"):
     """Expected tool outputs for call_ids {expected}, got {actual}"""
+
+    def __init__(self, *, expected: Sequence[str], actual: Sequence[str]) -> None:
+        super().__init__(expected=expected, actual=_in_short(list(actual), _MOST_LISTED))
 
 
 # --- failed preconditions ---------------------------------------------------------------------------------------------

@@ -177,6 +177,22 @@ async def test_unknown_paths_and_methods_are_told(http: httpx2.AsyncClient) -> N
     )
 
 
+async def test_ids_that_cannot_be_are_repeated_in_short(http: httpx2.AsyncClient) -> None:
+    long = "x" * 10_000
+    thread = (await http.post("/threads", json={})).json()["id"]
+    for answer in (
+        await http.get(f"/threads/{long}"),
+        await http.get(f"/threads/{thread}/messages/{long}"),
+        await http.get(f"/files/{long}/content"),
+        await http.get("/assistants", params={"after": long}),
+        await http.post(f"/threads/{thread}/runs", json={"assistant_id": long * 10}),
+    ):
+        assert long[:100] in told(answer, 404)[0]
+        assert len(answer.content) < 1_000
+    for body in ({"model": "direct", long: 1}, {"model": "direct", "metadata": {long: "x"}}):
+        assert len((await http.post("/assistants", json=body)).content) < 1_000
+
+
 async def test_ids_of_another_thread_are_not_found(http: httpx2.AsyncClient) -> None:
     one, other = [(await http.post("/threads", json={})).json()["id"] for _ in range(2)]
     message = (await http.post(f"/threads/{one}/messages", json={"role": "user", "content": "x"})).json()["id"]
