@@ -88,8 +88,9 @@ def serve(
     configure_logs(loaded.server.log_level, loaded.server.log_format)
     # gRPC would log in its own form what we say in ours, such as that the port is taken.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from .app import Addresses, Misconfigured, Refused
+    from .app import Addresses
     from .app import serve as run
+    from .refused import Misconfigured, Refused
 
     def announce(addresses: Addresses) -> None:
         http = f", and over HTTP on {addresses.http}" if addresses.http else ""
@@ -116,8 +117,9 @@ def doctor(config: ConfigOption = None, settings: SetOption = None) -> None:
     """
     loaded = _load(config, settings, {"sandbox.allow_missing_layers": True}).settings
     configure_logs("error", loaded.server.log_format)
-    from .app import Refused, open_driver
+    from .app import open_driver
     from .doctor import Check, checks
+    from .refused import Refused
     from .sandbox.driver import Layer, SandboxUnavailable
 
     async def look() -> list[Layer]:

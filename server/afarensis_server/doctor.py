@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from .app import address_problem
+from .claims import address_problem
 from .endpoints import model_endpoints
 from .runs.models.endpoint import EndpointSettings
 from .runs.models.providers import PROVIDERS

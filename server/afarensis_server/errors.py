@@ -9,6 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+#: Characters of a client's own words that a message repeats: more than any id has.
+_MOST_CHARACTERS = 200
+#: Those of a list of ids.
+_MOST_LISTED = 2_000
+
+
+def _in_short(value: object, most: int = _MOST_CHARACTERS) -> str:
+    text = str(value)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
 
 class DomainError(Exception):
     """Something went wrong."""
@@ -31,6 +41,9 @@ class DomainError(Exception):
 
 class NotFound(DomainError, reason="NOT_FOUND"):
     """Not found."""
+
+    def __init__(self, **details: object) -> None:
+        super().__init__(**{name: _in_short(value) for name, value in details.items()})
 
 
 class InvalidArgument(DomainError, reason="INVALID_ARGUMENT"):
@@ -164,7 +177,7 @@ class ModelUnknown(InvalidArgument, reason="MODEL_UNKNOWN"):
     and restart it."""
 
     def __init__(self, *, model: str, known: str = "Without a language model this server has only 'direct'") -> None:
-        super().__init__(model=model, known=known)
+        super().__init__(model=_in_short(model), known=known)
 
 
 class ContentMismatch(InvalidArgument, reason="CONTENT_MISMATCH"):
@@ -179,6 +192,9 @@ class PartsMismatch(ContentMismatch, reason="CONTENT_MISMATCH"):
 
 class ToolOutputsMismatch(InvalidArgument, reason="TOOL_OUTPUTS_MISMATCH"):
     """Expected tool outputs for call_ids {expected}, got {actual}"""
+
+    def __init__(self, *, expected: Sequence[str], actual: Sequence[str]) -> None:
+        super().__init__(expected=expected, actual=_in_short(list(actual), _MOST_LISTED))
 
 
 # --- failed preconditions ---------------------------------------------------------------------------------------------
@@ -218,8 +234,8 @@ class UploadNotPending(FailedPrecondition, reason="UPLOAD_NOT_PENDING"):
 
 
 class UploadFull(FailedPrecondition, reason="UPLOAD_FULL"):
-    """Upload {id} takes no more parts: {limit_parts} at most, and {limit_bytes} bytes in all of them together, which is
-    twice what it announced. Complete it, or cancel it and create a new one."""
+    """Upload {id} takes no more parts: {limit_parts} at most, and {limit_bytes} bytes in all of them together, where
+    {announced_bytes} were announced. Complete it, or cancel it and create a new one."""
 
 
 class SessionNotActive(FailedPrecondition, reason="SESSION_NOT_ACTIVE"):
@@ -287,6 +303,13 @@ class TooManyCalls(ResourceExhausted, reason="TOO_MANY_CALLS"):
 class TenantRunLimit(ResourceExhausted, reason="TENANT_RUN_LIMIT"):
     """The project has {limit} runs that are not over, as many as it may. Try again when one of them has ended, cancel
     one, or raise the limit runs.per_project."""
+
+    retry_seconds = 5.0
+
+
+class TooManyUploads(ResourceExhausted, reason="TOO_MANY_UPLOADS"):
+    """The project has {limit} uploads that are pending, as many as it may. Complete or cancel one, try again when one
+    has expired, or raise the limit files.pending_uploads."""
 
     retry_seconds = 5.0
 

@@ -22,8 +22,6 @@ from .errors import FieldViolation, InvalidFields
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]+")
 
 _ECHO_CHARACTERS = 48
-#: Arrays and objects of JSON within one another. What is stored must be written again, which takes stack for each.
-MOST_NESTED = 64
 #: What is told of one request: its sender mends those first.
 _MOST_VIOLATIONS = 1_000
 
@@ -69,14 +67,16 @@ class SharedLimits:
     reasoning_effort_characters: int = 64
     #: Characters of a request id.
     request_id_characters: int = 128
+    #: Arrays and objects of JSON within one another. What is stored must be written again, which takes stack for each.
+    json_depth: int = 64
     #: Items of one page of a list.
     page_size: int = 100
 
 
-def is_nested_too_deep(value: object) -> bool:
-    """Whether JSON has more arrays and objects within one another than `MOST_NESTED`; looks without recursion."""
+def is_deeper(value: object, most: int) -> bool:
+    """Whether JSON has more than that many arrays and objects within one another; looks without recursion."""
     depth, level = 0, [value]
-    while level and depth <= MOST_NESTED:
+    while level and depth <= most:
         inner: list[object] = []
         for item in level:
             if isinstance(item, dict):
@@ -84,7 +84,7 @@ def is_nested_too_deep(value: object) -> bool:
             elif isinstance(item, list):
                 inner += [one for one in item if isinstance(one, dict | list)]
         depth, level = depth + 1, inner
-    return depth > MOST_NESTED
+    return depth > most
 
 
 def echo(value: str) -> str:
@@ -196,14 +196,15 @@ class Violations:
     def json_object(self, field: str, text: str) -> None:
         """Check that a text is one JSON object."""
         problem = None
+        too_deep = f"arrays and objects may be nested {self.limits.json_depth} deep, and not deeper."
         try:
             value = json.loads(text, parse_constant=_refuse_constant)
             if not isinstance(value, dict):
                 problem = "expected a JSON object."
-            elif is_nested_too_deep(value):
-                problem = "the JSON is nested too deeply."
+            elif is_deeper(value, self.limits.json_depth):
+                problem = too_deep
         except RecursionError:
-            problem = "the JSON is nested too deeply."
+            problem = too_deep
         except ValueError as error:
             problem = f"not valid JSON. {echo(str(error))}"
         if problem:

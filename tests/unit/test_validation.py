@@ -120,6 +120,18 @@ def test_parameters_that_are_not_a_json_object_are_refused(text: str) -> None:
     assert (field, reason) == ("tools[0].function.parameters_json", "INVALID_JSON")
 
 
+def test_depth_of_json_has_a_limit() -> None:
+    def parameters(depth: int) -> FunctionTool:
+        return FunctionTool("f", None, '{"a":' * depth + "1" + "}" * depth)
+
+    accepted(lambda v: check_tools(v, "tools", [parameters(64)], maximum=1))
+    ((_, reason, text),) = found(lambda v: check_tools(v, "tools", [parameters(65)], maximum=1))
+    assert (reason, text) == (
+        "INVALID_JSON",
+        "Invalid 'tools[0].function.parameters_json': arrays and objects may be nested 64 deep, and not deeper.",
+    )
+
+
 def test_schema_format_needs_a_name_and_a_schema() -> None:
     response_format = ResponseFormat(ResponseFormatType.JSON_SCHEMA)
     assert [

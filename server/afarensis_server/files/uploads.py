@@ -18,7 +18,15 @@ from sqlalchemy import Connection
 from .. import clock, ids
 from ..domain.files import File
 from ..domain.uploads import Upload, UploadPart, UploadStatus
-from ..errors import FileTooLarge, PartsMismatch, PartTooLarge, UploadFull, UploadNotFound, UploadNotPending
+from ..errors import (
+    FileTooLarge,
+    PartsMismatch,
+    PartTooLarge,
+    TooManyUploads,
+    UploadFull,
+    UploadNotFound,
+    UploadNotPending,
+)
 from ..store import requests, uploads
 from ..store.database import Database
 from ..store.writer import Transaction
@@ -29,8 +37,6 @@ from .expiry import Expiry
 from .service import Files, UploadHead
 
 _MD5 = re.compile(r"[0-9a-fA-F]{32}")
-#: How many times the bytes announced all parts of an upload may have: a part that went wrong can be sent again.
-_SPARE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +47,12 @@ class UploadLimits:
     part_bytes: int = 64 * 1024 * 1024
     #: Parts of one upload.
     parts: int = 1_000
+    #: How many times the bytes announced all parts of an upload may have: a part that went wrong can be sent again.
+    factor: float = 2.0
     #: Seconds that an upload may take.
     seconds: float = 3_600.0
+    #: Uploads of one project that may be pending at the same time.
+    pending: int = 1_000
     shared: SharedLimits = SharedLimits()
 
 
@@ -69,7 +79,7 @@ class Uploads:
         await self._expiry.__aexit__(error_type, error, traceback)
 
     async def create(self, project: str, head: UploadHead) -> Upload:
-        """Announce a file, with its size. Raises InvalidFields, FileTooLarge, RequestIdReused."""
+        """Announce a file, with its size. Raises InvalidFields, FileTooLarge, TooManyUploads, RequestIdReused."""
         violations = Violations(self._limits.shared)
         self._files.check(violations, head)
         check_request_id(violations, head.request_id)
@@ -83,6 +93,8 @@ class Uploads:
 
         def work(tx: Transaction) -> Upload | None:
             def insert() -> str:
+                if uploads.count_pending(tx.connection, project, upload.create_time) >= self._limits.pending:
+                    raise TooManyUploads(limit=self._limits.pending)
                 uploads.insert(tx.connection, upload)
                 return upload.id
 
@@ -136,9 +148,11 @@ class Uploads:
 
     def _check_room(self, connection: Connection, upload: Upload, part: UploadPart) -> None:
         count, size = uploads.sum_parts(connection, upload.id)
-        most = _SPARE * upload.size_bytes
+        most = int(self._limits.factor * upload.size_bytes)
         if count >= self._limits.parts or size + part.size_bytes > most:
-            raise UploadFull(id=upload.id, limit_parts=self._limits.parts, limit_bytes=most)
+            raise UploadFull(
+                id=upload.id, limit_parts=self._limits.parts, limit_bytes=most, announced_bytes=upload.size_bytes
+            )
 
     async def complete(
         self, project: str, upload_id: str, part_ids: Sequence[str], md5: str = ""

@@ -38,7 +38,9 @@ class HttpLimits:
 
     #: Bytes of a JSON body.
     body_bytes: int = 8 * 1024 * 1024
-    #: Bytes of a body of parts beside the file that is in it.
+    #: Arrays and objects within one another in a JSON body.
+    json_depth: int = 64
+    #: Bytes of a form beside the file that is in it.
     form_bytes: int = 1024 * 1024
     #: Seconds that a client may take to send a JSON body, and seconds without any byte of another one.
     body_seconds: float = 30.0
@@ -123,7 +125,7 @@ class Call:
                 )
             )
         try:
-            return Fields(parse_object(self._raw), Violations())
+            return Fields(parse_object(self._raw, self.limits.json_depth), Violations())
         except ValueError as error:
             raise Refused(Failure(400, str(error))) from error
 

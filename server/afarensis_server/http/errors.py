@@ -1,7 +1,7 @@
 """The one table from domain errors to HTTP statuses, and the envelope they come in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import (
     AlreadyExists,
@@ -9,6 +9,7 @@ from ..errors import (
     FailedPrecondition,
     FileTooLarge,
     InvalidArgument,
+    InvalidFields,
     NotFound,
     OutOfRange,
     ResourceExhausted,
@@ -93,6 +94,22 @@ def _in_short(error: InvalidArgument) -> str:
         return str(error)
     told = " ".join(violation.description for violation in error.violations[:_MOST_TOLD])
     return f"{told} And {more} more."
+
+
+def renamed(error: InvalidFields, names: Mapping[str, str]) -> InvalidFields:
+    """The same, with some fields called otherwise."""
+    return InvalidFields(
+        [
+            replace(
+                violation,
+                field=names.get(violation.field, violation.field),
+                description=violation.description.replace(
+                    f"'{violation.field}'", f"'{names.get(violation.field, violation.field)}'"
+                ),
+            )
+            for violation in error.violations
+        ]
+    )
 
 
 def internal_failure(request_id: str) -> Failure:

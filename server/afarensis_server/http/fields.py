@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, cast
 
-from ..validation import MOST_NESTED, Reason, Violations, echo, is_nested_too_deep
+from ..validation import Reason, Violations, echo, is_deeper
 
 _NAMES: Mapping[type, str] = {
     str: "a string",
@@ -168,8 +168,11 @@ class Fields:
         self.found.add(path, Reason.INVALID_TYPE, text)
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that a body is; ValueError says why it is none. An empty body is an empty object."""
+def parse_object(body: bytes, depth: int) -> dict[str, Any]:
+    """The JSON object that a body is; ValueError says why it is none. An empty body is an empty object.
+
+    ``depth``: how many arrays and objects may be within one another.
+    """
     if not body.strip():
         return {}
     try:
@@ -180,8 +183,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
             "library correctly. The server expects a JSON payload, but what was sent was not valid JSON: "
             f"{str(error)[:200]}.)"
         ) from error
-    if is_nested_too_deep(value):
-        raise ValueError(f"Invalid body: arrays and objects may be nested {MOST_NESTED} deep, and not deeper.")
+    if is_deeper(value, depth):
+        raise ValueError(f"Invalid body: arrays and objects may be nested {depth} deep, and not deeper.")
     if _SURROGATE.search(body):
         try:
             json.dumps(value, ensure_ascii=False).encode()

@@ -13,18 +13,13 @@ T = TypeVar("T", bound=Listed)
 _ORDERS = {None: True, "": True, "desc": True, "asc": False}
 
 
-async def page_request(
-    call: Call, find: Callable[[str], Awaitable[Listed]], maximum: int = 100, default: int = 20
-) -> PageRequest:
-    """The page that the query asks for: ``limit``, ``order``, and ids of objects as ``after`` and ``before``.
-
-    ``find`` gets such an object, or raises NotFound.
-    """
+def size_and_order(call: Call, maximum: int, default: int) -> tuple[int, bool]:
+    """How many items the query asks for, and whether it wants the last ones first. Raises InvalidFields."""
     found = Violations()
     given = call.query("limit")
     size = default
     if given:
-        if given.isdecimal() and len(given) < 10:
+        if given.isascii() and given.isdigit() and len(given) < 10:
             size = int(given)
             found.number("limit", size, minimum=1, maximum=maximum)
         else:
@@ -35,9 +30,20 @@ async def page_request(
         text = f"Invalid value: '{echo(order or '')}'. Supported values are: 'asc' and 'desc'."
         found.add("order", Reason.INVALID_VALUE, text)
     found.check()
+    return size, _ORDERS[order]
+
+
+async def page_request(
+    call: Call, find: Callable[[str], Awaitable[Listed]], maximum: int = 100, default: int = 20
+) -> PageRequest:
+    """The page that the query asks for: ``limit``, ``order``, and ids of objects as ``after`` and ``before``.
+
+    ``find`` gets such an object, or raises NotFound. Raises InvalidFields.
+    """
+    size, is_descending = size_and_order(call, maximum, default)
     positions = [await find(object_id) if (object_id := call.query(name)) else None for name in ("after", "before")]
     after, before = (None if item is None else (item.create_time, item.id) for item in positions)
-    return PageRequest(size, descending=_ORDERS.get(order, True), after=after, before=before)
+    return PageRequest(size, descending=is_descending, after=after, before=before)
 
 
 def list_json(items: Sequence[Json], *, has_more: bool) -> Json:

@@ -22,6 +22,7 @@ from ..sessions.service import Sessions
 from ..threads.service import Threads
 from .endpoint import HttpLimits
 from .guard import Guard
+from .protocol import protocol
 from .routes.assistants import AssistantRoutes
 from .routes.containers import ContainerRoutes
 from .routes.files import FileRoutes
@@ -48,8 +49,12 @@ class HttpSettings:
     #: The largest part of an upload.
     part_bytes: int = 64 * 1024 * 1024
     limits: HttpLimits = HttpLimits()
+    #: Seconds that a client may take to send the head of a request.
+    head_seconds: float = 30.0
     #: Names by which clients may ask for it, beside those of the loopback interface.
     host_names: tuple[str, ...] = ()
+    #: Files of one page of the list of a container's files.
+    page_files: int = 100
     #: The longest silence of a stream of events.
     heartbeat_seconds: float = 15.0
     #: How soon a client is told to look at a run again.
@@ -91,6 +96,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 self._application,
+                http=protocol(settings.head_seconds),
                 loop="none",
                 lifespan="off",
                 ws="none",
@@ -119,7 +125,9 @@ def application(nouns: HttpNouns, settings: HttpSettings, calls: Calls) -> ASGIA
     RunRoutes(nouns.runs, heartbeat_seconds=settings.heartbeat_seconds, poll_ms=settings.poll_ms).add(table)
     ThreadRoutes(nouns.threads, nouns.runs).add(table)
     FileRoutes(nouns.files, nouns.links, settings.file_bytes).add(table)
-    ContainerRoutes(nouns.sessions, nouns.session_data, nouns.files, settings.file_bytes).add(table)
+    ContainerRoutes(nouns.sessions, nouns.session_data, nouns.files, settings.file_bytes, settings.page_files).add(
+        table
+    )
     UploadRoutes(nouns.uploads, settings.part_bytes).add(table)
     ModelRoutes(nouns.models).add(table)
     return table.router()

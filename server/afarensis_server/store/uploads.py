@@ -38,6 +38,13 @@ def expired_before(connection: Connection, time: datetime, limit: int = 100) -> 
     return _rows.all(connection, _rows.select.where(*wanted).order_by(columns.expire_time).limit(limit))
 
 
+def count_pending(connection: Connection, project: str, time: datetime) -> int:
+    """How many uploads of a project are pending and not over by then."""
+    columns = tables.uploads.c
+    wanted = (columns.status == UploadStatus.PENDING, columns.expire_time > time, columns.project == project)
+    return connection.execute(select(func.count()).where(*wanted)).scalar_one()
+
+
 def next_expiry(connection: Connection, after: datetime) -> datetime | None:
     """When the next pending upload of any project expires; None when none is to."""
     columns = tables.uploads.c

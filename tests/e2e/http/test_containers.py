@@ -73,3 +73,20 @@ async def test_files_that_are_not_there_are_not_found(http: httpx2.AsyncClient) 
 async def test_wishes_that_cannot_be_are_named(http: httpx2.AsyncClient, body: object, param: str) -> None:
     answer = await http.post("/containers", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+async def test_list_of_files_is_asked_for_as_any_list(http: httpx2.AsyncClient) -> None:
+    made = (await http.post("/containers", json={"name": "List"})).json()["id"]
+    path = f"/containers/{made}/files"
+    for name in ("a.txt", "b.txt"):
+        await http.post(path, files={"file": (name, b"x")})
+    for query in ({"limit": "x"}, {"limit": "0"}, {"limit": "101"}, {"limit": "٣"}, {"order": "up"}):
+        answer = await http.get(path, params=query)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(query))), query
+    for after in ("cfile_bm9uZQ", "x"):
+        answer = await http.get(path, params={"after": after})
+        assert (answer.status_code, answer.headers["x-afarensis-reason"]) == (404, "SESSION_FILE_NOT_FOUND"), after
+    last = (await http.get(path)).json()["data"][-1]
+    assert last["path"] == "/mnt/data/a.txt"
+    assert (await http.get(path, params={"after": last["id"]})).json()["data"] == []
+    await http.delete(f"/containers/{made}")

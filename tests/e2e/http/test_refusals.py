@@ -5,9 +5,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx2
 import pytest
 
+from afarensis import v1
+from tests.support.api import Api, refused
 from tests.support.server_process import ServerProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -109,6 +112,37 @@ async def test_huge_bodies_are_refused_before_they_are_read(tmp_path: Path) -> N
             assert (await http.get("/files")).json()["data"] == []
 
 
+async def test_limits_are_those_of_the_settings(tmp_path: Path) -> None:
+    settings = {
+        "http.listen": "127.0.0.1:0",
+        "http.form_bytes": "4KiB",
+        "http.container_page_files": 2,
+        "limits.json_depth": 8,
+    }
+    with ServerProcess(tmp_path, settings) as server:
+        async with httpx2.AsyncClient(base_url=server.base_url, timeout=30) as http:
+            large = await http.post("/files", data={"purpose": "x" * 5_000}, files={"file": ("a", b"x")})
+            assert told(large)[2] == "invalid_form"
+            deep: object = 1
+            for _ in range(8):
+                deep = {"a": deep}
+            assert told(await http.post("/threads", json={"metadata": deep}))[0] == (
+                "Invalid body: arrays and objects may be nested 8 deep, and not deeper."
+            )
+            made = (await http.post("/containers", json={"name": "Pages"})).json()["id"]
+            for name in "abc":
+                await http.post(f"/containers/{made}/files", files={"file": (name, b"x")})
+            assert told(await http.get(f"/containers/{made}/files", params={"limit": 3}))[1] == "limit"
+            page = (await http.get(f"/containers/{made}/files")).json()
+            assert (len(page["data"]), page["has_more"]) == (2, True)
+        async with Api(server.address) as api:
+            tool = v1.Tool(function=v1.FunctionTool(name="f", parameters_json='{"a":' * 9 + "1" + "}" * 9))
+            request = v1.CreateAssistantRequest(model="direct", tools=[tool])
+            with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS") as refusal:
+                await api.assistants.CreateAssistant(request)
+            assert "nested 8 deep" in refusal.message
+
+
 @pytest.mark.parametrize(
     ("content", "kind", "message"),
     [
@@ -141,6 +175,22 @@ async def test_unknown_paths_and_methods_are_told(http: httpx2.AsyncClient) -> N
     assert (await http.get("/threads/thread_none")).json()["error"]["message"] == (
         "No thread found with id 'thread_none'."
     )
+
+
+async def test_ids_that_cannot_be_are_repeated_in_short(http: httpx2.AsyncClient) -> None:
+    long = "x" * 10_000
+    thread = (await http.post("/threads", json={})).json()["id"]
+    for answer in (
+        await http.get(f"/threads/{long}"),
+        await http.get(f"/threads/{thread}/messages/{long}"),
+        await http.get(f"/files/{long}/content"),
+        await http.get("/assistants", params={"after": long}),
+        await http.post(f"/threads/{thread}/runs", json={"assistant_id": long * 10}),
+    ):
+        assert long[:100] in told(answer, 404)[0]
+        assert len(answer.content) < 1_000
+    for body in ({"model": "direct", long: 1}, {"model": "direct", "metadata": {long: "x"}}):
+        assert len((await http.post("/assistants", json=body)).content) < 1_000
 
 
 async def test_ids_of_another_thread_are_not_found(http: httpx2.AsyncClient) -> None:

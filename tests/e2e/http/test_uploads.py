@@ -183,7 +183,9 @@ async def test_uploads_have_limits_and_outlive_a_crash(tmp_path: Path) -> None:
         "files.max_bytes": 100,
         "files.part_bytes": 8,
         "files.upload_parts": 3,
+        "files.upload_factor": 1.5,
         "files.upload_seconds": 300,
+        "files.pending_uploads": 1,
     }
     with ServerProcess(tmp_path, settings) as server:
         async with httpx2.AsyncClient(base_url=server.base_url, timeout=60) as http:
@@ -191,11 +193,15 @@ async def test_uploads_have_limits_and_outlive_a_crash(tmp_path: Path) -> None:
             assert (large.status_code, large.headers["x-afarensis-reason"]) == (413, "FILE_TOO_LARGE")
             made = (await http.post("/uploads", json=PENDING)).json()
             assert made["expires_at"] - made["created_at"] == 300
+            more = await http.post("/uploads", json=PENDING)
+            assert (more.status_code, more.headers["x-afarensis-reason"]) == (429, "TOO_MANY_UPLOADS")
+            assert "has 1 uploads that are pending" in more.json()["error"]["message"]
+            assert int(more.headers["retry-after"]) > 0
             path = f"/uploads/{made['id']}"
             large = await http.post(f"{path}/parts", files={"data": b"123456789"})
             assert (large.status_code, large.headers["x-afarensis-reason"]) == (413, "PART_TOO_LARGE")
             first, second = await add(http, made["id"], b"abc"), await add(http, made["id"], b"def")
-            full = await http.post(f"{path}/parts", files={"data": b"1234567"})
+            full = await http.post(f"{path}/parts", files={"data": b"1234"})
             assert (full.status_code, full.headers["x-afarensis-reason"]) == (400, "UPLOAD_FULL")
             await add(http, made["id"], b"xyz")
             full = await http.post(f"{path}/parts", files={"data": b"1"})
@@ -207,3 +213,4 @@ async def test_uploads_have_limits_and_outlive_a_crash(tmp_path: Path) -> None:
             done = await http.post(f"{path}/complete", json={"part_ids": [first, second]})
             assert (await http.get(f"/files/{done.json()['file']['id']}/content")).content == b"abcdef"
             assert contents(server) == {digest(b"abcdef")}
+            assert (await http.post("/uploads", json=PENDING)).status_code == 200

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from afarensis_server import clock
 from afarensis_server.domain.uploads import Upload, UploadStatus
-from afarensis_server.errors import UploadNotFound, UploadNotPending
+from afarensis_server.errors import TooManyUploads, UploadNotFound, UploadNotPending
 from afarensis_server.files.service import Files, UploadHead
 from afarensis_server.files.uploads import UploadLimits, Uploads
 from afarensis_server.store import requests, tables
@@ -105,6 +106,24 @@ async def test_all_expired_uploads_end_however_many(database: Database, files: F
     uploads = Uploads(database, files, UploadLimits(seconds=0))
     await asyncio.gather(*(uploads.create(PROJECT, HEAD) for _ in range(250)))
     assert await uploads.end_expired(clock.now()) == 250
+
+
+async def test_project_has_so_many_pending_uploads_at_most(database: Database, files: Files) -> None:
+    uploads = Uploads(database, files, UploadLimits(pending=2))
+    first, _ = await with_parts(uploads)
+    again = replace(HEAD, request_id="once")
+    second = await uploads.create(PROJECT, again)
+    with pytest.raises(TooManyUploads, match="has 2 uploads"):
+        await uploads.create(PROJECT, HEAD)
+    assert await uploads.create(PROJECT, again) == second
+    await uploads.create("another", HEAD)
+    await uploads.cancel(PROJECT, first.id)
+    await uploads.create(PROJECT, HEAD)
+    with pytest.raises(TooManyUploads):
+        await uploads.create(PROJECT, HEAD)
+    # Those whose time is over do not count, swept away or not.
+    await expire_at(database, clock.now())
+    await uploads.create(PROJECT, HEAD)
 
 
 async def test_uploads_that_are_over_are_forgotten_after_a_day(uploads: Uploads, database: Database) -> None:

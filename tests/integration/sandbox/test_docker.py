@@ -16,6 +16,7 @@ import requests
 
 from afarensis_server.sandbox.docker import InputMode
 from afarensis_server.sandbox.docker.session import DockerSession
+from afarensis_server.sandbox.docker.spec import LABEL
 from afarensis_server.sandbox.driver import (
     ExecutionStatus,
     InputFile,
@@ -168,6 +169,26 @@ async def test_a_container_that_died_between_executions_is_told_by_the_next(
             engine.kill(container_of(session))
         cell = await run(session, "1 + 1")
         assert (cell.value, cell.result.state_lost) == ("2", True)
+
+
+async def test_a_session_that_is_closed_while_its_container_is_replaced_leaves_none(
+    tmp_path: Path, docker_engine: str, sandbox_image: str
+) -> None:
+    async with containers(tmp_path, docker_engine, sandbox_image, max_sessions=1, pool_size=0) as driver:
+        session = await driver.open(SessionSpec("sess_test", LIMITS))
+        own = {"label": f"{LABEL}={driver._owner}"}
+        with client(docker_engine) as engine:
+            engine.kill(container_of(session))
+            preparing = asyncio.create_task(session.prepare())
+            async with asyncio.timeout(20):
+                while len(await asyncio.to_thread(engine.containers, all=True, filters=own)) < 2:
+                    pass
+            await session.close()
+            with pytest.raises(SandboxUnavailable, match="the session is closed"):
+                await preparing
+            assert engine.containers(all=True, filters=own) == []
+        async with opened(driver) as other:
+            assert (await run(other, "1 + 1")).value == "2"
 
 
 async def test_an_engine_that_goes_and_comes_back_costs_what_was_in_its_containers(

@@ -76,6 +76,22 @@ def test_defect_tells_the_request_id_and_nothing_else() -> None:
     assert failure.message == ("Something went wrong in the server. Its log has the details under the request id abc.")
 
 
+@pytest.mark.parametrize("kind", sorted(all_errors(errors.NotFound), key=str))
+def test_ids_that_are_none_are_told_in_short(kind: type[errors.NotFound]) -> None:
+    details = dict.fromkeys(("id", "path", "session_id"), "x" * 50000)
+    message = failure_of(kind(**details)).message
+    assert message == str(kind(**details))
+    assert len(message) < 600
+
+
+def test_what_of_an_id_is_told_is_its_beginning() -> None:
+    assert str(errors.RunNotFound(id="x" * 201)) == f"No run found with id '{'x' * 199}…'."
+    assert str(errors.RunNotFound(id="x" * 200)) == f"No run found with id '{'x' * 200}'."
+    mismatch = errors.ToolOutputsMismatch(expected=["call_a"], actual=["x" * 50_000])
+    assert str(mismatch).startswith("Expected tool outputs for call_ids ['call_a'], got ['xxx")
+    assert len(str(mismatch)) < 2_100
+
+
 @pytest.mark.parametrize("character", ["a", "%", "漢", "🐧", "\n"])
 def test_status_fits_into_trailers_whatever_the_request_held(character: str) -> None:
     hostile = character * 100_000

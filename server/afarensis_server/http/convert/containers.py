@@ -12,7 +12,7 @@ from ...validation import Reason, check_file_ids, echo
 from ..fields import Fields
 from .values import Json, seconds
 
-_MEMORY = re.compile(r"(\d{1,4})g")
+_MEMORY = re.compile(r"([0-9]{1,4})g")
 _GIB = 1024**3
 _FILE_PREFIX = "cfile_"
 _NAME_CHARACTERS = 256

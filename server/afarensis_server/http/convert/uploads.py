@@ -1,11 +1,10 @@
 """Uploads and their parts."""
 
-from dataclasses import replace
-
 from ...domain.files import File, FilePurpose
 from ...domain.uploads import Upload, UploadPart
 from ...errors import InvalidFields
 from ...files.service import UploadHead
+from ..errors import renamed
 from ..fields import Fields
 from .files import file_json
 from .values import Json, seconds
@@ -67,15 +66,4 @@ def upload_head(fields: Fields, request_id: str) -> UploadHead:
 
 def as_sent(error: InvalidFields) -> InvalidFields:
     """The same, with the fields' names on this wire."""
-    return InvalidFields(
-        [
-            replace(
-                violation,
-                field=_NAMES.get(violation.field, violation.field),
-                description=violation.description.replace(
-                    f"'{violation.field}'", f"'{_NAMES.get(violation.field, violation.field)}'"
-                ),
-            )
-            for violation in error.violations
-        ]
-    )
+    return renamed(error, _NAMES)

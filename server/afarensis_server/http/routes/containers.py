@@ -12,26 +12,23 @@ from ...files.names import media_type_of
 from ...files.service import Files, UploadHead
 from ...sessions.data import SessionData
 from ...sessions.service import Sessions
-from ...validation import Violations
 from ..convert.containers import container_file_json, container_json, container_wishes, file_id_of, path_of
 from ..convert.values import deleted
 from ..endpoint import Call, JsonResponse, Streamed
-from ..lists import list_json, page_json, page_request
-from .files import read_form, upload_in
+from ..forms import read_form, upload_in
+from ..lists import list_json, page_json, page_request, size_and_order
 from .table import Table
-
-#: Files of one page.
-_MOST_FILES = 100
 
 
 class ContainerRoutes:
-    """Args: ``file_bytes``: the largest file."""
+    """Args: ``file_bytes``: the largest file; ``page_files``: the most files of one page."""
 
-    def __init__(self, sessions: Sessions, data: SessionData, files: Files, file_bytes: int) -> None:
+    def __init__(self, sessions: Sessions, data: SessionData, files: Files, file_bytes: int, page_files: int) -> None:
         self._sessions = sessions
         self._data = data
         self._files = files
         self._file_bytes = file_bytes
+        self._page_files = page_files
 
     def add(self, table: Table) -> None:
         files = "/containers/{container_id}/files"
@@ -90,17 +87,15 @@ class ContainerRoutes:
 
     async def _list_files(self, call: Call) -> Response:
         session = await self._find(call, call.path("container_id"))
-        found = Violations()
-        limit = call.query("limit")
-        size = int(limit) if limit is not None and limit.isdecimal() and len(limit) < 10 else 20
-        found.number("limit", size, minimum=1, maximum=_MOST_FILES)
-        found.check()
+        size, is_descending = size_and_order(call, self._page_files, min(20, self._page_files))
         # By path, which is what there is to go by: code sets the times of files as it likes.
         page = await self._data.list(call.project, session.id, "", 10**9, "")
-        files = page.items if call.query("order") == "asc" else page.items[::-1]
+        files = page.items[::-1] if is_descending else page.items
         if after := call.query("after"):
-            paths = [file_id_of(file.path) for file in files]
-            files = files[paths.index(after) + 1 :] if after in paths else []
+            path, paths = _path(call, after), [file.path for file in files]
+            if path not in paths:
+                raise SessionFileNotFound(path=path, session_id=session.id)
+            files = files[paths.index(path) + 1 :]
         shown = [container_file_json(session.id, file) for file in files[:size]]
         return JsonResponse(list_json(shown, has_more=len(files) > size))
 

@@ -1,29 +1,25 @@
 """/v1/files: uploads as forms, lists, contents."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 from urllib.parse import quote
 
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import Response
 
 from ...domain.files import File, FilePurpose
+from ...errors import InvalidFields
 from ...files.blobs import BlobReader
 from ...files.links import Links
-from ...files.service import Files, UploadHead
-from ...validation import Reason, Violations, echo
+from ...files.service import Files
 from ..convert.files import file_json
 from ..convert.values import deleted
-from ..endpoint import Call, JsonResponse, Streamed, too_large
+from ..endpoint import Call, JsonResponse, Streamed
 from ..errors import Failure, Refused
+from ..forms import as_in_form, chunks_of, read_form, upload_of
 from ..lists import page_json, page_request
 from .table import Table
 
-_PURPOSES = ("assistants", "vision", "user_data")
-_FIELDS = ("file", "purpose", "expires_after[anchor]", "expires_after[seconds]")
-_CHUNK = 1024 * 1024
 #: What browsers show by themselves and cannot be made to run as a page.
 _SHOWN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "text/plain", "text/csv"})
 
@@ -45,10 +41,12 @@ class FileRoutes:
     async def _upload(self, call: Call) -> Response:
         form = await read_form(call, self._file_bytes)
         try:
-            head, content = _upload_of(form)
+            head, content = upload_of(form)
             head = replace(head, request_id=call.request_id)
             # The whole of it lies on the disk by now, and comes from there in pieces.
-            file = await self._files.upload(call.project, head, _chunks(content), under="")
+            file = await self._files.upload(call.project, head, chunks_of(content), under="")
+        except InvalidFields as error:
+            raise as_in_form(error) from error
         finally:
             await form.close()
         return JsonResponse(file_json(file))
@@ -106,83 +104,6 @@ class FileRoutes:
 
     async def _find(self, call: Call, file_id: str) -> File:
         return await self._files.get(call.project, file_id)
-
-
-async def read_form(call: Call, file_bytes: int) -> FormData:
-    """The parts of a form, a large one of them on the disk. To be closed. Raises Refused."""
-    kind = call.request.headers.get("content-type", "")
-    if kind.partition(";")[0].strip().lower() != "multipart/form-data":
-        text = (
-            f"Unsupported content type: '{kind[:100]}'. This API method only accepts 'multipart/form-data' requests. "
-            "Please try again with a supported content type."
-        )
-        raise Refused(Failure(400, text, code="unsupported_content_type"))
-    limit = file_bytes + call.limits.form_bytes
-
-    async def limited() -> AsyncGenerator[bytes, None]:
-        received = 0
-        async for chunk in call.chunks():
-            received += len(chunk)
-            if received > limit:
-                raise Refused(too_large(limit))
-            yield chunk
-
-    parser = MultiPartParser(
-        call.request.headers, limited(), max_files=4, max_fields=32, max_part_size=call.limits.form_bytes
-    )
-    try:
-        return await parser.parse()
-    except MultiPartException as error:
-        raise Refused(Failure(400, f"Could not parse multipart form: {error.message}", code="invalid_form")) from error
-    except (UnicodeError, LookupError) as error:
-        raise Refused(
-            Failure(400, "Could not parse multipart form: its text is not UTF-8.", code="invalid_form")
-        ) from error
-
-
-def _upload_of(form: FormData) -> tuple[UploadHead, UploadFile]:
-    found = Violations()
-    for name in form:
-        if name not in _FIELDS:
-            found.add(name, Reason.UNKNOWN, f"Unknown parameter: '{echo(name)}'.")
-    content, purpose, ttl = form.get("file"), form.get("purpose"), form.get("expires_after[seconds]")
-    if not isinstance(content, UploadFile):
-        found.required("file")
-    if not purpose:
-        found.required("purpose")
-    elif purpose not in _PURPOSES:
-        listed = ", ".join(f"'{name}'" for name in _PURPOSES)
-        text = f"Invalid value: '{echo(str(purpose))}'. Supported values are: {listed}."
-        found.add("purpose", Reason.INVALID_VALUE, text)
-    seconds: float | None = None
-    if ttl is not None:
-        with suppress(ValueError):
-            seconds = float(str(ttl))
-        if seconds is None:
-            text = "Invalid type for 'expires_after.seconds': expected an integer."
-            found.add("expires_after.seconds", Reason.INVALID_TYPE, text)
-    found.check()
-    assert isinstance(content, UploadFile)
-    media_type = content.content_type or ""
-    # What SDKs say of any file is no news.
-    media_type = "" if media_type == "application/octet-stream" else media_type
-    return UploadHead(content.filename or "", FilePurpose(str(purpose)), media_type, ttl_seconds=seconds), content
-
-
-def upload_in(form: FormData, name: str = "file") -> tuple[str, AsyncIterator[bytes]]:
-    """The name and the content of the form's file, the only thing in it. Raises InvalidFields."""
-    found = Violations()
-    content = form.get(name)
-    if not isinstance(content, UploadFile):
-        found.required(name)
-    found.check()
-    assert isinstance(content, UploadFile)
-    return content.filename or "", _chunks(content)
-
-
-async def _chunks(content: UploadFile) -> AsyncIterator[bytes]:
-    while chunk := await content.read(_CHUNK):
-        yield chunk
 
 
 async def _content(reader: BlobReader) -> AsyncIterator[bytes]:

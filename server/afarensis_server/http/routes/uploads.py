@@ -6,7 +6,7 @@ from ...errors import InvalidFields
 from ...files.uploads import Uploads
 from ..convert.uploads import as_sent, part_json, upload_head, upload_json
 from ..endpoint import Call, JsonResponse
-from .files import read_form, upload_in
+from ..forms import read_form, upload_in
 from .table import Table
 
 

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..agent import sources
-from ..driver import Layer, SandboxFull, SandboxSession, SandboxUnavailable, SessionLimits, SessionSpec
+from ..driver import Layer, SandboxSession, SandboxUnavailable, SessionLimits, SessionSpec
 from ..shared.inputs import check_name
+from ..shared.places import Places
 from ..shared.pool import Pool
 from . import spec as container_spec
 from .container import Container, Surroundings
@@ -34,9 +35,7 @@ class DockerSandbox:
         self._engine: Engine | None = None
         self._around: Surroundings | None = None
         self._pool: Pool[Container] | None = None
-        self._sessions: dict[str, DockerSession] = {}
-        #: Places taken, those of sessions that are being opened included.
-        self._taken = 0
+        self._places: Places[DockerSession] = Places(settings.max_sessions)
         #: Names the work directory, in the labels of containers.
         self._owner = ""
         #: Containers on their way out, whose place nobody waits for.
@@ -68,7 +67,7 @@ class DockerSandbox:
         try:
             if self._pool is not None:
                 await self._pool.close()
-            await asyncio.gather(*(one.close() for one in [*self._sessions.values()]), return_exceptions=True)
+            await self._places.close()
             if self._leaving:
                 await asyncio.wait(self._leaving)
         finally:
@@ -78,11 +77,9 @@ class DockerSandbox:
         """Open a session; see ``SandboxDriver``."""
         if self._around is None:
             raise SandboxUnavailable("the sandbox was not started")
-        if self._taken >= self._settings.max_sessions:
-            raise SandboxFull(f"all {self._settings.max_sessions} sessions are taken")
         for file in spec.files:
             check_name(file.name)
-        self._taken += 1
+        self._places.take()
         container: Container | None = None
         try:
             container = await self._take(spec.limits)
@@ -91,20 +88,14 @@ class DockerSandbox:
                 await container.furnish(ahead=False)
             await container.limit(spec.limits)
             await container.show(spec.files)
-            session = DockerSession(container, self._settings, spec, self._replace, on_close=self._forget)
+            session = DockerSession(container, self._settings, spec, self._replace, on_close=self._places.forget)
         except BaseException:
-            if container is None:
-                self._taken -= 1
-                raise
-            # Until it is left it is taken, also when this is cancelled once more.
-            leaving = self._let_go(container)
-            leaving.add_done_callback(self._free)
-            await asyncio.shield(leaving)
+            await self._places.give_up(None if container is None else self._let_go(container))
             raise
         finally:
             if self._pool is not None:
                 self._pool.refill()
-        self._sessions[container.name] = session
+        self._places.hold(session)
         return session
 
     async def layers(self) -> list[Layer]:
@@ -137,7 +128,6 @@ class DockerSandbox:
             _ = self._let_go(container)
             raise
         _ = self._let_go(lost)
-        self._sessions[container.name] = self._sessions.pop(lost.name)
         return container
 
     def _make(self, limits: SessionLimits) -> Container:
@@ -149,13 +139,6 @@ class DockerSandbox:
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
         return leaving
-
-    def _forget(self, session: DockerSession) -> None:
-        if self._sessions.pop(session.container.name, None) is not None:
-            self._taken -= 1
-
-    def _free(self, _: object) -> None:
-        self._taken -= 1
 
     async def _look_around(self, engine: Engine) -> Surroundings:
         """Find the image and what the engine can do. Raises SandboxUnavailable."""

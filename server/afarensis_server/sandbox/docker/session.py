@@ -11,6 +11,7 @@ from ..driver import DataFile, ExecutionEvent, InputFile, SandboxUnavailable, Se
 from ..guest.frames import FrameError
 from ..observing.files import is_path
 from ..shared.execution import CodeTooLongError, Stop, encode_request
+from ..shared.session import ClosableSession
 from ..shared.verdict import Spent, Verdict, closed, too_long
 from .connection import AgentError, ConnectionLost, checked
 from .container import Container
@@ -24,7 +25,7 @@ _FULL = frozenset(f"{limit} {place}" for limit in ("disk_bytes", "disk_inodes") 
 _MOST = 2**63
 
 
-class DockerSession:
+class DockerSession(ClosableSession):
     """A session of the docker driver; see ``SandboxSession``."""
 
     def __init__(
@@ -35,6 +36,7 @@ class DockerSession:
         replace: Callable[[Container], Awaitable[Container]],
         on_close: "Callable[[DockerSession], None]",
     ) -> None:
+        super().__init__()
         #: Where it lives: ready to take code, bound to the session's limits, with its files in it.
         self.container = container
         self._settings = settings
@@ -43,7 +45,6 @@ class DockerSession:
         self._replace = replace
         self._on_close = on_close
         self._execution: Execution | None = None
-        self._settling: asyncio.Task[None] | None = None
         #: What the session had used, and which of its disks were full, when the last execution was over.
         self._oom_kills = 0
         self._refused_forks = 0
@@ -52,8 +53,6 @@ class DockerSession:
         self._loss_told = False
         #: It said that the files are gone, too.
         self._files_loss_told = False
-        self._closed = False
-        self._closing: asyncio.Task[None] | None = None
 
     @property
     def session_id(self) -> str:
@@ -202,39 +201,19 @@ class DockerSession:
                 call.send("stop")
             call.close()
 
-    async def close(self) -> None:
-        """End the session; see ``SandboxSession``."""
-        if self._closing is None:
-            self._closed = True
-            self._closing = asyncio.create_task(self._close(), name="sandbox-close")
-        # Who waits may be cancelled; half a close would keep the container for ever.
-        await asyncio.shield(self._closing)
-
-    async def _close(self) -> None:
-        if self._settling is not None:
-            self._settling.cancel()
-            await asyncio.wait([self._settling])
+    async def _leave(self) -> None:
         try:
             await self.container.leave()
         finally:
             self._on_close(self)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise SandboxUnavailable("the session is closed")
-
-    async def _settle(self) -> None:
-        """Wait for code whose consumer went away."""
-        self._check_open()
-        if self._settling is not None:
-            # What it changed is not told any more: its reader is gone.
-            await asyncio.shield(self._settling)
-            self._settling = None
-
     async def _replace_container(self) -> None:
         """Have another container, with the session's inputs in it: the files that code made are gone."""
         self._check_open()
         self.container = await self._replace(self.container)
+        if self._closed:
+            # Meanwhile, with the one before.
+            await self.container.leave()
         self._oom_kills = self._refused_forks = 0
         self._full = frozenset()
         self._check_open()

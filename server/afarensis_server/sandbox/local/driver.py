@@ -7,7 +7,8 @@ import shutil
 from types import TracebackType
 from typing import Self
 
-from ..driver import Layer, SandboxFull, SandboxSession, SandboxUnavailable, SessionLimits, SessionSpec
+from ..driver import Layer, SandboxSession, SandboxUnavailable, SessionLimits, SessionSpec
+from ..shared.places import Places
 from ..shared.pool import Pool
 from .launcher import Launcher
 from .layers import inspect
@@ -30,9 +31,7 @@ class LocalSandbox:
         self._settings = settings
         self._launcher: Launcher | None = None
         self._pool: Pool[Place] | None = None
-        self._sessions: dict[str, LocalSession] = {}
-        #: Places taken, those of sessions that are being opened included.
-        self._taken = 0
+        self._places: Places[LocalSession] = Places(settings.max_sessions)
 
     @property
     def name(self) -> str:
@@ -58,7 +57,7 @@ class LocalSandbox:
         try:
             if self._pool is not None:
                 await self._pool.close()
-            await asyncio.gather(*(session.close() for session in self._sessions.values()), return_exceptions=True)
+            await self._places.close()
             await self._launcher.settle()
         finally:
             await self._launcher.__aexit__(kind, error, traceback)
@@ -67,9 +66,7 @@ class LocalSandbox:
         """Open a session; see ``SandboxDriver``."""
         if self._launcher is None:
             raise SandboxUnavailable("the sandbox was not started")
-        if self._taken >= self._settings.max_sessions:
-            raise SandboxFull(f"all {self._settings.max_sessions} sessions are taken")
-        self._taken += 1
+        self._places.take()
         place: Place | None = None
         try:
             place = None if self._pool is None else await self._pool.take(spec.limits)
@@ -80,20 +77,14 @@ class LocalSandbox:
                 place = self._make_place(spec.limits)
                 await place.furnish(spec.files)
             place.limit(spec.limits)
-            session = LocalSession(place, self._settings, spec, on_close=self._forget)
+            session = LocalSession(place, self._settings, spec, on_close=self._places.forget)
         except BaseException:
-            if place is None:
-                self._taken -= 1
-                raise
-            # Until it is left it is taken, also when this is cancelled once more.
-            leaving = place.leaving()
-            leaving.add_done_callback(self._free)
-            await asyncio.shield(leaving)
+            await self._places.give_up(None if place is None else place.leaving())
             raise
         finally:
             if self._pool is not None:
                 self._pool.refill()
-        self._sessions[place.volume] = session
+        self._places.hold(session)
         return session
 
     async def layers(self) -> list[Layer]:
@@ -116,13 +107,6 @@ class LocalSandbox:
     def _make_place(self, limits: SessionLimits) -> Place:
         assert self._launcher is not None
         return Place(self._launcher, self._settings, limits)
-
-    def _forget(self, session: LocalSession) -> None:
-        if self._sessions.pop(session.place.volume, None) is not None:
-            self._taken -= 1
-
-    def _free(self, _: object) -> None:
-        self._taken -= 1
 
     def _prepare_directory(self) -> None:
         """Make the work directory, and sweep what a driver left there that was killed."""

@@ -13,13 +13,13 @@ from ..driver import (
     ExecutionEvent,
     FileChange,
     InputFile,
-    SandboxUnavailable,
     SessionSpec,
 )
 from ..observing.files import Snapshot, is_sparse, open_regular, take_snapshot
 from ..observing.lookout import Lookout
 from ..shared.changes import compare
 from ..shared.execution import CodeTooLongError, Stop, encode_request
+from ..shared.session import ClosableSession
 from ..shared.verdict import Spent, Verdict, closed, too_long
 from .cgroups import Usage
 from .execution import Execution
@@ -30,7 +30,7 @@ from .settings import LocalSandboxSettings
 _CHUNK = 256 * 1024
 
 
-class LocalSession:
+class LocalSession(ClosableSession):
     """A session of the local driver; see ``SandboxSession``."""
 
     def __init__(
@@ -40,13 +40,13 @@ class LocalSession:
         spec: SessionSpec,
         on_close: "Callable[[LocalSession], None]",
     ) -> None:
+        super().__init__()
         #: Where it lives: ready to take code, bound to the session's limits, with its files in it.
         self.place = place
         self._settings = settings
         self._spec = spec
         self._on_close = on_close
         self._execution: Execution | None = None
-        self._settling: asyncio.Task[None] | None = None
         self._snapshot = Snapshot()
         #: What the session had used, and which of its disks were full, when the last execution was over. What processes
         #: in the background meet between two executions is told with the second.
@@ -54,8 +54,6 @@ class LocalSession:
         self._full: frozenset[str] = frozenset()
         #: The last execution said that its interpreter ended.
         self._loss_told = False
-        self._closed = False
-        self._closing: asyncio.Task[None] | None = None
 
     @property
     def session_id(self) -> str:
@@ -176,34 +174,11 @@ class LocalSession:
         finally:
             os.close(descriptor)
 
-    async def close(self) -> None:
-        """End the session; see ``SandboxSession``."""
-        if self._closing is None:
-            self._closed = True
-            self._closing = asyncio.create_task(self._close(), name="sandbox-close")
-        # Who waits may be cancelled; half a close would keep the place for ever.
-        await asyncio.shield(self._closing)
-
-    async def _close(self) -> None:
-        if self._settling is not None:
-            self._settling.cancel()
-            await asyncio.wait([self._settling])
+    async def _leave(self) -> None:
         try:
             await self.place.leave()
         finally:
             self._on_close(self)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise SandboxUnavailable("the session is closed")
-
-    async def _settle(self) -> None:
-        """Wait for code whose consumer went away."""
-        self._check_open()
-        if self._settling is not None:
-            # What it changed is told with what the next code changes.
-            await asyncio.shield(self._settling)
-            self._settling = None
 
     async def _replace_dead(self) -> bool:
         """Have an interpreter that lives; whether it is another one than before."""

@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from afarensis_server import app
+from afarensis_server import parts
 from afarensis_server.assistants.service import AssistantLimits
 from afarensis_server.configuration import load
 from afarensis_server.endpoints import model_endpoints
@@ -24,20 +24,20 @@ SETTINGS = Settings()
 
 
 def test_limits_of_requests_have_the_same_defaults() -> None:
-    assert app._shared_limits(SETTINGS) == SharedLimits()
-    assert app._assistant_limits(SETTINGS) == AssistantLimits()
-    assert app._thread_limits(SETTINGS) == ThreadLimits()
-    assert app._file_limits(SETTINGS) == FileLimits()
-    assert app._upload_limits(SETTINGS) == UploadLimits()
-    assert app._run_limits(SETTINGS) == RunLimits()
+    assert parts._shared_limits(SETTINGS) == SharedLimits()
+    assert parts.assistant_limits(SETTINGS) == AssistantLimits()
+    assert parts.thread_limits(SETTINGS) == ThreadLimits()
+    assert parts.file_limits(SETTINGS) == FileLimits()
+    assert parts.upload_limits(SETTINGS) == UploadLimits()
+    assert parts.run_limits(SETTINGS) == RunLimits()
 
 
 def test_settings_of_parts_have_the_same_defaults() -> None:
-    assert app._rpc_settings(SETTINGS) == RpcSettings()
-    assert app._engine_settings(SETTINGS) == EngineSettings()
-    built = app._session_settings(SETTINGS)
+    assert parts.rpc_settings(SETTINGS) == RpcSettings()
+    assert parts.engine_settings(SETTINGS) == EngineSettings()
+    built = parts.session_settings(SETTINGS)
     assert built == SessionSettings(limits=built.limits)
-    assert app._prompt_limits(SETTINGS) == PromptLimits()
+    assert parts.prompt_limits(SETTINGS) == PromptLimits()
 
 
 def test_settings_of_the_sandbox_have_the_same_names_and_defaults() -> None:
@@ -51,7 +51,7 @@ def test_settings_of_the_sandbox_have_the_same_names_and_defaults() -> None:
 
 
 def test_settings_of_endpoints_have_the_same_names_and_defaults() -> None:
-    assert app._retry_settings(SETTINGS) == RetrySettings()
+    assert parts.retry_settings(SETTINGS) == RetrySettings()
     section, table = OpenAISection(), EndpointSection(name="local")
     for field in fields(EndpointSettings):
         if field.name not in ("base_url", "api_key", "name", "omit"):
