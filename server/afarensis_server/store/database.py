@@ -1,4 +1,4 @@
-"""The database: runs units of work, each a plain function that makes one thread hop, however many statements it has."""
+"""The database: runs units of work, each a plain function, however many statements it has."""
 
 import asyncio
 from collections.abc import Callable
