@@ -140,7 +140,7 @@ class RpcServer:
         pb.add_EventServiceServicer_to_server(EventServicer(nouns.feed), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if settings.reflection:
-            reflection.enable_server_reflection(service_names(), server)
+            reflection.enable_server_reflection(service_names(), self._server)  # it asks for the type
 
     async def start(self) -> str:
         """Listen and serve; returns the address that clients can use. Raises AddressInUse."""
