@@ -69,16 +69,13 @@ class GroupCommitWriter:
 
     def _go_on(self) -> None:
         """Do some of what waits."""
-        if not self._waiting:
-            self._idle.set()
-            return
         batch = self._take()
         looks_after_log = not batch.durable and self._done_here >= _MOST_HERE
         if batch.units[0].long or self._patience.is_lost or looks_after_log or not self._do_here(batch):
             self._thread.submit(self._do, batch)
 
     def _take(self) -> Batch:
-        """The units for the next commit. A long one is the first of its own, which the thread does."""
+        """The units for the next commit. A long one is its first: the thread does those behind it as well."""
         count = min(len(self._waiting), _MAX_UNITS)
         if not self._waiting[0].long:
             count = next((at for at, unit in enumerate(islice(self._waiting, count)) if unit.long), count)

@@ -255,7 +255,7 @@ async def test_row_that_has_not_changed_is_not_made_anew(database: Database) -> 
     assert second == dataclasses.replace(first, metadata={"new": "er"})
 
 
-async def test_long_rows_and_old_ones_are_not_remembered(database: Database) -> None:
+async def test_long_rows_are_not_remembered(database: Database) -> None:
     def read(connection: Connection, run_id: str) -> Run | None:
         return runs.get(connection, PROJECT, run_id)
 

@@ -121,7 +121,7 @@ class AnswerReader:
         if answer.is_complete:
             end = min(deadline, now + _TAIL_SECONDS)
         elif deadline - now > self._stall_seconds:
-            # The SDK gives up earlier. A timer for each step would take a seventh of the time of reading.
+            # The SDK gives up earlier. A timer for each step was a seventh of reading.
             end = None
         try:
             # Around each step, not around the whole: a timeout must not strike while the caller is at work.
