@@ -27,9 +27,9 @@ from .tail import E, LogState, Tail, Waiters, within
 _READ_LIMIT = 100
 _READ_BYTES = 256 * 1024
 #: Seconds between two commits of one log, for each log that is followed or written beyond the first few; at most.
-_PACE = 0.0005
+_PACE = 0.0004
 _UNPACED = 10
-_MOST_PACE = 0.1
+_MOST_PACE = 0.06
 #: Bytes of the events of one page.
 _PAGE_BYTES = 4 * 1024 * 1024
 

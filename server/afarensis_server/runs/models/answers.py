@@ -12,9 +12,9 @@ from .protocol import ModelError, ModelEvent, ReasoningDelta, TextDelta, ToolCal
 _TAIL_SECONDS = 5.0
 #: Seconds between two looks at an answer, for each one that is read beyond the first few; at most. What a look finds
 #: goes on as one event, and takes little more than a single token. Pieces that come more slowly wait for nothing.
-_REST = 0.0007
+_REST = 0.0005
 _UNHURRIED = 10
-_MOST_REST = 0.13
+_MOST_REST = 0.08
 #: Characters of pieces that go on as one, so that a limit of tokens is seen in time.
 _MOST_JOINED = 512
 

@@ -33,6 +33,7 @@ from .endpoint import EndpointSettings, Provider, check_omit
 from .explainer import Explainer, Refusal, message_in
 from .protocol import ModelError, ModelEvent, ModelRequest
 from .server_sent import ServerSentEvent, ServerSentEvents, parse
+from .transport import body_of, client
 
 _log = structlog.get_logger(__name__)
 
@@ -50,7 +51,7 @@ class _Events(AsyncStream[object]):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._events = ServerSentEvents(self.response)
+        self._events = ServerSentEvents(body_of(self.response))
         self._failure: Exception | None = None
 
     async def read(self) -> list[object] | None:
@@ -93,6 +94,7 @@ class AnthropicModel:
             api_key=key or "none",
             timeout=Timeout(settings.stall_seconds, connect=min(_CONNECT_SECONDS, settings.stall_seconds)),
             max_retries=0,  # `served` tries again, as long as the run has time
+            http_client=client(settings.concurrency),
         )
         # The header that the API documents, in place of the SDK's own, which not every gateway knows.
         self._headers: dict[str, str | Omit] = {"Authorization": Omit(), "anthropic-version": _VERSION}

@@ -23,7 +23,6 @@ from openai import (
     APITimeoutError,
     AsyncOpenAI,
     AsyncStream,
-    DefaultAioHttpClient,
     Omit,
     Timeout,
 )
@@ -35,6 +34,7 @@ from .openai_answers import Answer, joined
 from .openai_requests import Dialect, Json, body
 from .protocol import ModelError, ModelEvent, ModelRequest, ToolMessage
 from .server_sent import ServerSentEvent, ServerSentEvents, parse_all
+from .transport import body_of, client
 
 _log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class _Chunks(AsyncStream[object]):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._events = ServerSentEvents(self.response)
+        self._events = ServerSentEvents(body_of(self.response))
         self._failure: Exception | None = None
         self._is_done = False
 
@@ -111,8 +111,7 @@ class OpenAIModel:
             api_key=key or "none",  # the SDK insists on one; the header above keeps it from being sent
             timeout=Timeout(settings.stall_seconds, connect=min(_CONNECT_SECONDS, settings.stall_seconds)),
             max_retries=0,  # `served` tries again, as long as the run has time
-            # Its parser is C: a token of many answers at once takes half the time that it takes with httpx's own.
-            http_client=DefaultAioHttpClient(limits=httpx2.Limits(max_connections=settings.concurrency)),
+            http_client=client(settings.concurrency),
         )
         self._explainer = Explainer(settings)
         self._reader = AnswerReader(

@@ -7,9 +7,7 @@ what a streamed token takes when many answers come in at once.
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
-
-import httpx2
+from typing import NamedTuple, Protocol
 
 
 class ServerSentEvent(NamedTuple):
@@ -19,21 +17,27 @@ class ServerSentEvent(NamedTuple):
     data: bytes
 
 
+class Pieces(Protocol):
+    """The body of a response."""
+
+    async def read(self) -> bytes:
+        """All that came since the last time; waits for something to come. Empty at the end."""
+        ...
+
+
 class ServerSentEvents:
     """The events of one response, as the WHATWG defines event streams; ids and ``retry`` are of no use here."""
 
-    def __init__(self, response: httpx2.Response) -> None:
-        self._pieces = response.aiter_bytes()
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
         self._decoder = _Decoder()
 
     async def read(self) -> list[ServerSentEvent] | None:
-        """The events that the next piece completes, which may be none; None at the end. Raises httpx2.HTTPError."""
-        try:
-            piece = await anext(self._pieces)
-        except StopAsyncIteration:
-            # The last event may lack its empty line.
-            return self._decoder.feed(b"\n\n") or None
-        return self._decoder.feed(piece)
+        """The events that the next piece completes, which may be none; None at the end. Raises what reading raises."""
+        if piece := await self._pieces.read():
+            return self._decoder.feed(piece)
+        # The last event may lack its empty line.
+        return self._decoder.feed(b"\n\n") or None
 
 
 def parse(data: bytes) -> object:
