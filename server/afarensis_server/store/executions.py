@@ -4,17 +4,15 @@ from sqlalchemy import Connection, select
 
 from ..domain.executions import Execution
 from . import tables
-from .prepared import Prepared
 from .rows import Rows
 
 _rows = Rows(tables.executions, Execution)
-_insert = Prepared(tables.executions.insert())
 _open_logs = select(tables.execution_logs.c.project, tables.execution_logs.c.execution_id).where(tables.OPEN_LOG)
 
 
 def insert(connection: Connection, execution: Execution) -> None:
     """Store a new execution. Its event log begins with its first events."""
-    _insert.run(connection, _rows.parameters(execution))
+    _rows.insert(connection, execution)
 
 
 def get(connection: Connection, project: str, execution_id: str) -> Execution | None:

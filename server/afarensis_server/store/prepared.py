@@ -8,9 +8,10 @@ call begins with one.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Dialect, Insert, Select, Update
+from sqlalchemy import Connection, Delete, Dialect, Insert, Select, Update
 
 Parameters = Mapping[str, Any]
+Statement = Insert | Update | Delete | Select[Any]
 T = TypeVar("T")
 
 #: Rows of one statement that are remembered, and characters of each: longer ones are rare, and would add up.
@@ -21,7 +22,7 @@ _MOST_CHARACTERS = 8_192
 class Prepared:
     """One statement with parameters by name. Values go through the types of their columns."""
 
-    def __init__(self, statement: Insert | Update | Select[Any], columns: Sequence[str] | None = None) -> None:
+    def __init__(self, statement: Statement, columns: Sequence[str] | None = None) -> None:
         """Nothing is compiled yet.
 
         Args:
@@ -36,6 +37,11 @@ class Prepared:
         """Run it once; a cursor on what it returns. The driver's own errors come out as they are."""
         compiled = self._for(connection)
         return _cursor(connection).execute(compiled.text, compiled.bind(parameters))
+
+    def change(self, connection: Connection, parameters: Parameters) -> int:
+        """Run it once; how many rows it changed."""
+        rows: int = self.run(connection, parameters).rowcount
+        return rows
 
     def run_many(self, connection: Connection, parameters: Sequence[Parameters]) -> None:
         """Run it for each of these."""
@@ -105,7 +111,7 @@ class _Compiled:
     """The statement in the words of one database."""
 
     def __init__(
-        self, statement: Insert | Update | Select[Any], columns: Sequence[str] | None, dialect: Dialect
+        self, statement: Statement, columns: Sequence[str] | None, dialect: Dialect
     ) -> None:
         compiled = statement.compile(dialect=dialect, column_keys=columns)
         self.text = str(compiled)

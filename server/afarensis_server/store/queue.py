@@ -56,6 +56,13 @@ _free = (
     .limit(bindparam("most"))
     .with_for_update(of=_queue, skip_locked=True)
 )
+_enqueue = Prepared(_queue.insert(), ("run_id", "project", "enqueue_time", "epoch"))
+_take = Prepared(
+    _queue.update()
+    .where(_queue.c.run_id == bindparam("lease_run"))
+    .values(owner=bindparam("lease_owner"), lease_until=bindparam("until"), epoch=bindparam("lease_epoch"))
+)
+_release = Prepared(_queue.delete().where(_queue.c.run_id == bindparam("lease_run")))
 # With every commit of every run.
 _holds = Prepared(select(_queue.c.epoch).where(*_is_lease))
 
@@ -67,7 +74,7 @@ def _parameters(lease: Lease) -> dict[str, object]:
 def enqueue(connection: Connection, run: Run) -> None:
     """Let a worker take the run. It must not be in the queue."""
     values = {"run_id": run.id, "project": run.project, "enqueue_time": now(), "epoch": 0}
-    connection.execute(_queue.insert(), values)
+    _enqueue.run(connection, values)
 
 
 def claim(
@@ -84,9 +91,7 @@ def claim(
     """
     free = connection.execute(_free, {"time": time, "besides": list(besides), "most": limit})
     claims = [Claim(_runs.value(values), Lease(values[0], owner, epoch + 1)) for *values, epoch in free]
-    if claims:
-        taken = _queue.update().where(_queue.c.run_id.in_([claim.lease.run_id for claim in claims]))
-        connection.execute(taken.values(owner=owner, lease_until=lease_until, epoch=_queue.c.epoch + 1))
+    _take.run_many(connection, [{**_parameters(claim.lease), "until": lease_until} for claim in claims])
     return claims
 
 
@@ -106,7 +111,7 @@ def extend(connection: Connection, leases: Collection[Lease], until: datetime) -
 
 def release(connection: Connection, run_id: str) -> bool:
     """Take the run off the queue, whoever has it; tells whether it was there."""
-    return connection.execute(_queue.delete().where(_queue.c.run_id == run_id)).rowcount > 0
+    return _release.change(connection, {"lease_run": run_id}) > 0
 
 
 def yield_lease(connection: Connection, lease: Lease) -> bool:

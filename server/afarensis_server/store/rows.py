@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from sqlalchemy import Column, ColumnElement, Connection, Select, Table, Text, bindparam, select, type_coerce
 
 from .pages import Listed, Page, PageRequest, read_page
-from .prepared import PreparedRow
+from .prepared import Prepared, PreparedRow
 
 
 class Stored(Listed, Protocol):
@@ -41,34 +41,35 @@ class Rows(Generic[T]):
         self._fields = attrgetter(*names)
         # Built once: building a statement costs more than running it.
         row = (table.c.id == bindparam("row_id"), table.c.project == bindparam("row_project"))
-        self._insert = table.insert()
+        self._insert = Prepared(table.insert(), names)
         self._get = PreparedRow(self.select.where(*row), self.value)
-        self._update = table.update().where(*row).values({name: bindparam(name) for name in names if name not in _KEY})
-        self._move = self._update.where(table.c.status == bindparam("row_status")) if "status" in names else None
-        self._delete = table.delete().where(*row)
+        update = table.update().where(*row).values({name: bindparam(name) for name in names if name not in _KEY})
+        self._update = Prepared(update)
+        has_status = "status" in names
+        self._move = Prepared(update.where(table.c.status == bindparam("row_status"))) if has_status else None
+        self._delete = Prepared(table.delete().where(*row))
 
     def value(self, row: Sequence[Any]) -> T:
         value: T = self._type(*row)
         return value
 
     def insert(self, connection: Connection, *values: T) -> None:
-        if values:
-            connection.execute(self._insert, [self.parameters(value) for value in values])
+        self._insert.run_many(connection, [self.parameters(value) for value in values])
 
     def get(self, connection: Connection, project: str, row_id: str) -> T | None:
         return self._get.find(connection, {"row_id": row_id, "row_project": project})
 
     def update(self, connection: Connection, value: T) -> bool:
         """Write all fields of a value; False when there is no such row (any more)."""
-        return connection.execute(self._update, self._changes(value)).rowcount > 0
+        return self._update.change(connection, self._changes(value)) > 0
 
     def move(self, connection: Connection, value: T, status: StrEnum) -> bool:
         """Write all fields of a value whose row has this status; False when there is no such row (any more)."""
         assert self._move is not None, "its values have a status"
-        return connection.execute(self._move, {**self._changes(value), "row_status": status}).rowcount > 0
+        return self._move.change(connection, {**self._changes(value), "row_status": status}) > 0
 
     def delete(self, connection: Connection, project: str, row_id: str) -> bool:
-        return connection.execute(self._delete, {"row_id": row_id, "row_project": project}).rowcount > 0
+        return self._delete.change(connection, {"row_id": row_id, "row_project": project}) > 0
 
     def list_page(
         self,

@@ -8,11 +8,18 @@ from sqlalchemy import Connection, bindparam, func, select
 from ..domain.runs import Run, RunStatus
 from . import tables
 from .pages import Page, PageRequest
+from .prepared import Prepared, PreparedRow
 from .rows import Rows
 
 _rows = Rows(tables.runs, Run)
-_insert_log = tables.event_logs.insert()
+_insert_log = Prepared(tables.event_logs.insert(), ("run_id", "project", "last_sequence", "ended"))
 _columns = tables.runs.c
+_active = PreparedRow(
+    _rows.select.where(
+        _columns.project == bindparam("row_project"), _columns.thread_id == bindparam("thread"), tables.ACTIVE_RUN
+    ),
+    _rows.value,
+)
 _others = (
     select(_columns.id)
     .where(
@@ -28,7 +35,7 @@ _others = (
 def insert(connection: Connection, run: Run) -> None:
     """Store a new run with an empty event log. The thread must have no other run that is not over."""
     _rows.insert(connection, run)
-    connection.execute(_insert_log, {"run_id": run.id, "project": run.project, "last_sequence": 0, "ended": False})
+    _insert_log.run(connection, {"run_id": run.id, "project": run.project, "last_sequence": 0, "ended": False})
 
 
 def get(connection: Connection, project: str, run_id: str) -> Run | None:
@@ -69,10 +76,7 @@ def list_page(
 
 def active_for_thread(connection: Connection, project: str, thread_id: str) -> Run | None:
     """The run that locks the thread."""
-    columns = tables.runs.c
-    statement = _rows.select.where(columns.project == project, columns.thread_id == thread_id, tables.ACTIVE_RUN)
-    row = connection.execute(statement).one_or_none()
-    return None if row is None else _rows.value(row)
+    return _active.find(connection, {"row_project": project, "thread": thread_id})
 
 
 def count_active(connection: Connection, project: str, most: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import IntegrityError, OperationalError
+
 
 from afarensis_server import ids
 from afarensis_server.clock import now
@@ -253,7 +253,7 @@ async def test_database_error_of_a_unit_reaches_its_caller_alone(database: Datab
     async with Gate(database):
         tasks = [asyncio.create_task(database.write(insertion(each))) for each in (thread, thread, other)]
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert isinstance(results[1], IntegrityError)
+    assert isinstance(results[1], sqlite3.IntegrityError)
     assert await stored(database) == {thread.id, other.id}
 
 
@@ -375,7 +375,7 @@ async def test_long_read_does_not_hold_up_others(database: Database) -> None:
 
 
 async def test_read_cannot_write(database: Database) -> None:
-    with pytest.raises(OperationalError, match="readonly"):
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
         await database.read(lambda connection: threads.insert(connection, new_thread()))
 
 
