@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import islice
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from ..errors import CursorPastEnd, EventsTrimmed
@@ -119,4 +120,7 @@ class Tail(Generic[E]):
         missing = self.state.last_sequence - sequence
         if missing > len(self._events):
             return None
-        return [event for event, _ in list(self._events)[len(self._events) - missing :]]
+        # From the end: a reader who keeps up is told the last ones, of many.
+        newest = [event for event, _ in islice(reversed(self._events), missing)]
+        newest.reverse()
+        return newest
