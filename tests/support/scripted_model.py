@@ -12,6 +12,7 @@ tells what the file holds.
 import argparse
 import asyncio
 import json
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -149,10 +150,18 @@ class ScriptedModel:
     #: What a stream ends with.
     end = b"data: [DONE]\n\n"
 
-    def __init__(self, script: Script, *, models: Sequence[str] = ("scripted",), port: int = 0) -> None:
+    def __init__(
+        self,
+        script: Script,
+        *,
+        models: Sequence[str] = ("scripted",),
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._script = script
         self._models = models
         self._port = port
+        self._tls = tls
         self._used = 0
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -161,10 +170,10 @@ class ScriptedModel:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self._port}/v1"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port, ssl=self._tls)
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 

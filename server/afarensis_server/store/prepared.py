@@ -110,9 +110,7 @@ class PreparedRow(Generic[T]):
 class _Compiled:
     """The statement in the words of one database."""
 
-    def __init__(
-        self, statement: Statement, columns: Sequence[str] | None, dialect: Dialect
-    ) -> None:
+    def __init__(self, statement: Statement, columns: Sequence[str] | None, dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect, column_keys=columns)
         self.text = str(compiled)
         self._processors: list[tuple[str, Callable[[Any], Any] | None]] = [

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-
 from afarensis_server import ids
 from afarensis_server.clock import now
 from afarensis_server.domain.threads import Thread

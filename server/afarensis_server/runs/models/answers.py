@@ -78,7 +78,7 @@ class AnswerReader:
         explainer: words its failures.
         errors: what its SDK raises while a stream is read.
         explained: one of those as what the client is told.
-        stall_seconds: how long its SDK waits for something to come.
+        stall_seconds: how long to wait for something to come.
     """
 
     def __init__(
@@ -116,13 +116,8 @@ class AnswerReader:
 
     async def _next(self, chunks: Chunks, answer: Answer, deadline: float) -> list[Any] | None:
         """The next chunks; None at the end."""
-        now = asyncio.get_running_loop().time()
-        end: float | None = deadline
-        if answer.is_complete:
-            end = min(deadline, now + _TAIL_SECONDS)
-        elif deadline - now > self._stall_seconds:
-            # The SDK gives up earlier. A timer for each step was a seventh of reading.
-            end = None
+        patience = _TAIL_SECONDS if answer.is_complete else self._stall_seconds
+        end = min(deadline, asyncio.get_running_loop().time() + patience)
         try:
             # Around each step, not around the whole: a timeout must not strike while the caller is at work.
             async with asyncio.timeout_at(end):
@@ -130,7 +125,7 @@ class AnswerReader:
         except TimeoutError as error:
             if answer.is_complete:
                 return None
-            raise self._explainer.too_slow() from error
+            raise (self._explainer.too_slow() if end == deadline else self._explainer.stalled()) from error
         except self._errors as error:
             if answer.is_complete:
                 return None  # only the usage is lost

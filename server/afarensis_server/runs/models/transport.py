@@ -27,26 +27,33 @@ class Body:
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        #: The connection, while it is kept from reading.
         self._paused: asyncio.Transport | None = None
 
     async def read(self) -> bytes:
-        """All that came since the last time; waits for something to come. Empty at the end. Raises httpx2.HTTPError."""
+        """All that came since the last time; waits for something to come. Empty at the end. Raises httpx2.HTTPError.
+
+        It waits for as long as its caller does: only the caller knows how long nobody asked.
+        """
         if self._paused is not None:
             self._paused.resume_reading()
             self._paused = None
+        else:
+            self._forget_timeout()
         with _translated():
             piece = await self._response.content.readany()
         connection = self._response.connection  # None once all has come
         if connection is not None and (transport := connection.transport) is not None and not transport.is_closing():
+            # Not by aiohttp's own protocol, whose parser would stop behind the next piece of what is read then.
             transport.pause_reading()
             self._paused = transport
         return piece
 
-    async def close(self) -> None:
-        """Let go of the connection; it ends unless all was read."""
-        with _translated():
-            self._response.release()
-            await self._response.wait_for_close()
+    def _forget_timeout(self) -> None:
+        connection = self._response.connection
+        if connection is not None and (protocol := connection.protocol) is not None:
+            protocol.read_timeout = None
+            protocol.start_timeout()
 
 
 def body_of(response: httpx2.Response) -> Body:
@@ -76,7 +83,6 @@ class _Transport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request; returns with the head of its answer. Raises httpx2.HTTPError."""
         url = URL(str(request.url), encoded=True)
-        proxy, proxy_auth = _proxy(url)
         seconds = request.extensions.get("timeout", {})
         body = await request.aread()
         with _translated():
@@ -89,15 +95,13 @@ class _Transport(httpx2.AsyncBaseTransport):
                 timeout=aiohttp.ClientTimeout(
                     connect=seconds.get("pool"), sock_connect=seconds.get("connect"), sock_read=seconds.get("read")
                 ),
-                proxy=proxy,
-                proxy_auth=proxy_auth,
+                proxy=_proxy(url),
             )
-        read = Body(response)
         return httpx2.Response(
             response.status,
             headers=[header for header in response.raw_headers if header[0].lower() not in _ENCODING_HEADERS],
-            stream=_Stream(read),
-            extensions={_BODY: read},
+            stream=_Stream(response),
+            extensions={_BODY: Body(response)},
         )
 
     async def aclose(self) -> None:
@@ -114,26 +118,30 @@ class _Transport(httpx2.AsyncBaseTransport):
 
 
 class _Stream(httpx2.AsyncByteStream):
-    def __init__(self, body: Body) -> None:
-        self._body = body
+    """The same body as httpx2 reads it: an error's, say."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while piece := await self._body.read():
-            yield piece
+        with _translated():
+            async for piece in self._response.content.iter_any():
+                yield piece
 
     async def aclose(self) -> None:
-        await self._body.close()
+        """Let go of the connection; it ends unless all was read."""
+        with _translated():
+            self._response.release()
+            await self._response.wait_for_close()
 
 
-def _proxy(url: URL) -> tuple[URL | None, aiohttp.BasicAuth | None]:
-    """The proxy that the environment names for a URL, and the credentials within its own."""
+def _proxy(url: URL) -> URL | None:
+    """The proxy that the environment names for a URL."""
     proxies = getproxies()
     named = proxies.get(url.scheme) or proxies.get("all")
     if not named or proxy_bypass(url.authority):
-        return None, None
-    proxy = URL(named if "://" in named else f"http://{named}")
-    auth = None if proxy.user is None else aiohttp.BasicAuth(proxy.user, proxy.password or "")
-    return proxy.with_user(None), auth
+        return None
+    return URL(named if "://" in named else f"http://{named}")
 
 
 @contextmanager
