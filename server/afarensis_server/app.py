@@ -5,7 +5,6 @@ This is the only module that knows all parts. What each is told is in `parts`, w
 """
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -18,7 +17,7 @@ import structlog
 from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from . import __version__, claims, parts
+from . import __version__, claims, collector, parts
 from .assistants.service import Assistants
 from .calls import CallLimits, Calls
 from .endpoints import model_endpoints
@@ -52,8 +51,6 @@ _log = structlog.get_logger(__name__)
 
 #: Seconds that calls have to end by themselves once runs have been drained.
 _CALL_GRACE_SECONDS = 5.0
-#: Objects made, and not freed, until the garbage collector looks for cycles among them.
-_YOUNG_OBJECTS = 10_000
 #: Seconds by which a signal may come later than what it has done to others.
 _SIGNAL_SECONDS = 0.2
 
@@ -79,21 +76,13 @@ async def serve(settings: Settings, announce: Callable[[Addresses], None], tell:
         async with AsyncExitStack() as stack:
             async with _given_up_on(stop):
                 addresses = await start(settings, stack, tell)
-            _settle()
+            collector.begin()
             announce(addresses)
             await stop.wait()
     except _GivenUp:
         _log.info("stopped before it served")
     else:
         _log.info("stopped")
-
-
-def _settle() -> None:
-    """Spare the garbage collector what the start has made: it stays, and to go through it holds all up for 0.1 s."""
-    gc.collect()
-    gc.freeze()
-    # What calls and tokens leave behind is hardly ever a cycle.
-    gc.set_threshold(_YOUNG_OBJECTS)
 
 
 async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str], None]) -> Addresses:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from . import __version__, configuration
+from . import __version__, collector, configuration
 from .allocator import use_one_arena
 from .configuration import Configuration, ConfigurationError
 from .logs import configure_logs, is_for_people
@@ -84,6 +84,7 @@ def serve(
     if insecure_bind:
         flags["server.insecure_bind"] = True
     use_one_arena()
+    collector.rest()
     loaded = _load(config, settings, flags).settings
     configure_logs(loaded.server.log_level, loaded.server.log_format)
     # gRPC would log in its own form what we say in ours, such as that the port is taken.
