@@ -19,8 +19,9 @@ from ..contenders import Arena, Server
 from ..report import Figure, Role, Series, ratio
 
 _PROJECT = "default"
-#: Threads, each with a run, and messages of the longest of them.
-_FEW = (100, 100)
+#: Threads, each with a run, and messages of the longest of them. Few are as many as a prompt has room for
+#: (``runs.history_tokens``): of a shorter thread, all is read.
+_FEW = (100, 2_000)
 _MANY = (100_000, 10_000)
 #: Runs that have failed, spread over all.
 _FAILED = 5
@@ -36,7 +37,7 @@ async def measure(arena: Arena) -> AsyncIterator[Figure]:
     async with _Filled(*_FEW) as short, _Filled(*many) as long:
         calls = {"few": await _calls(short.server, short.longest), "many": await _calls(long.server, long.longest)}
         names = list(calls["few"])
-        few = {name: Series(f"{name}, {_FEW[0]} threads, {_FEW[1]} messages", Role.OURS, "ms") for name in names}
+        few = {name: Series(f"{name}, {_FEW[0]} threads, {_FEW[1]:,} messages", Role.OURS, "ms") for name in names}
         lots = {name: Series(f"the same, {many[0]:,} threads, {many[1]:,} messages", Role.OURS, "ms") for name in names}
         for round_number in range(arena.times(5) + 1):
             for name in names:

@@ -242,7 +242,7 @@ class EventLog(Generic[D, E]):
 
     def _appended(self, key: tuple[str, str], events: Sequence[tuple[E, int]], ended: bool) -> None:
         if (tail := self._tails.get(key)) is not None:
-            tail.add(events, ended)
+            tail.add(events, ended, len(self._tails))
             tail.waiters.wake()
         if (waiters := self._projects.get(key[0])) is not None:
             waiters.wake()

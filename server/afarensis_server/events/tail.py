@@ -10,8 +10,11 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from ..errors import CursorPastEnd, EventsTrimmed
 
-#: Bytes of the newest events of one log that are remembered, as they are stored.
-_TAIL_BYTES = 1024 * 1024
+#: Bytes of the newest events of one log that are remembered, as they are stored, at least and at most: a reader who has
+#: fallen behind what is remembered costs twice as much. And of all logs, as far as the least of each leaves room.
+_LEAST_BYTES = 1024 * 1024
+_MOST_BYTES = 8 * 1024 * 1024
+_ALL_BYTES = 64 * 1024 * 1024
 
 
 class Logged(Protocol):
@@ -97,15 +100,16 @@ class Tail(Generic[E]):
         self.state: LogState | None = None
         self.waiters = Waiters()
 
-    def add(self, events: Sequence[tuple[E, int]], ended: bool) -> None:
-        """Take what was appended, each event with its size in bytes."""
+    def add(self, events: Sequence[tuple[E, int]], ended: bool, logs: int = 1) -> None:
+        """Take what was appended, each event with its size in bytes, where so many logs have a tail."""
         first = events[0][0].sequence
         if self.state is not None and self.state.last_sequence + 1 != first:
             self.forget()  # another server appended in between
         self._events.extend(events)
         self._size += sum(size for _, size in events)
         self.state = LogState(events[-1][0].sequence, ended)
-        while self._size > _TAIL_BYTES:
+        most = max(_LEAST_BYTES, min(_MOST_BYTES, _ALL_BYTES // logs))
+        while self._size > most:
             self._size -= self._events.popleft()[1]
 
     def forget(self) -> None:

@@ -168,5 +168,10 @@ def test_tail_knows_only_what_has_no_gap_and_is_not_too_much() -> None:
     # Another server wrote the third.
     tail.add([(logged(4), 10)], False)
     assert (tail.after(2), tail.after(3)) == (None, [logged(4)])
-    tail.add([(logged(5), 2**21)], True)
-    assert (tail.after(4), tail.after(5)) == (None, [])
+    # Few logs may remember more, each of them.
+    tail.add([(logged(5), 2**22)], False, logs=1)
+    assert tail.after(4) == [logged(5)]
+    tail.add([(logged(6), 2**19), (logged(7), 2**19)], False, logs=64)
+    assert (tail.after(4), tail.after(5)) == (None, [logged(6), logged(7)])
+    tail.add([(logged(8), 2**23 + 1)], True, logs=1)
+    assert (tail.after(7), tail.after(8)) == (None, [])
