@@ -6,6 +6,7 @@ BIN := .venv/bin
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' server/afarensis_server/__init__.py)
 SANDBOX_IMAGE ?= afarensis-sandbox:$(VERSION)
 IMAGE_ARGS ?=
+DOCKER ?= docker
 COMPOSE ?= docker compose
 #: The commit whose contract clients already have.
 RELEASED ?= $(shell git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify HEAD)
@@ -48,8 +49,8 @@ check: setup  ## Check lint, format, types, import rules and the contract
 	else echo 'buf breaking: no released contract to compare with yet'; fi
 	$(BIN)/python tools/generate.py --check
 
-sandbox-image: .venv/.stamp  ## Build the image that the docker driver runs sessions in (IMAGE_ARGS: more for docker build)
-	docker build -f deploy/sandbox.Dockerfile -t $(SANDBOX_IMAGE) --build-arg VERSION=$(VERSION) \
+sandbox-image: .venv/.stamp  ## Build the image that the docker driver runs sessions in (IMAGE_ARGS: more for docker build; DOCKER=podman)
+	$(DOCKER) build -f deploy/sandbox.Dockerfile -t $(SANDBOX_IMAGE) --build-arg VERSION=$(VERSION) \
 		--build-arg SOURCES=$$($(BIN)/python server/afarensis_server/sandbox/agent/sources.py) $(IMAGE_ARGS) .
 
 up: .venv/.stamp  ## Start the server with docker sandboxes as containers (ARGS: more for compose up, such as -d)
@@ -57,7 +58,7 @@ up: .venv/.stamp  ## Start the server with docker sandboxes as containers (ARGS:
 		DOCKER_GID=$$(stat -c %g $${DOCKER_SOCKET:-/var/run/docker.sock}) $(COMPOSE) -p afarensis -f deploy/compose.yaml up --build $(ARGS)
 
 server-image:  ## Build the image of the server (IMAGE_ARGS: more for docker build)
-	docker build -f deploy/server.Dockerfile -t afarensis-server:$(VERSION) --build-arg VERSION=$(VERSION) $(IMAGE_ARGS) .
+	$(DOCKER) build -f deploy/server.Dockerfile -t afarensis-server:$(VERSION) --build-arg VERSION=$(VERSION) $(IMAGE_ARGS) .
 
 bench: setup .bench/.stamp  ## Measure sessions beside their peers and their floors (ARGS=--help lists the options)
 	@$(BIN)/python -m bench $(ARGS)

@@ -44,6 +44,7 @@ async def test_a_guest_that_breaks_the_protocol_ends_only_itself(driver: LocalSa
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_a_forged_result_ends_its_own_request_alone(session: SandboxSession) -> None:
     forged = "control.sendall(frame({'type': 'result', 'id': request, 'status': 'ok', 'error': None}))"
     cell = await run(session, f"{SOCKET}\n{forged}\nimport time; time.sleep(1)")
@@ -96,6 +97,7 @@ async def test_siblings_share_no_key_and_no_names(driver: LocalSandbox) -> None:
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_only_regular_files_with_honest_names_come_out(session: SandboxSession) -> None:
     code = r"""
 import os

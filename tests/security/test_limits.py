@@ -13,6 +13,7 @@ from tests.support.sandbox import LIMITS, MIB, SOCKET, opened, run
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.on_docker]
 
 
+@pytest.mark.on_podman
 async def test_a_huge_allocation_is_a_memory_error_that_keeps_the_state(session: SandboxSession) -> None:
     await run(session, "x = 1")
     cell = await run(session, "data = bytearray(4 * 2**30)")
@@ -22,6 +23,7 @@ async def test_a_huge_allocation_is_a_memory_error_that_keeps_the_state(session:
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_memory_that_grows_is_stopped(session: SandboxSession) -> None:
     cell = await run(session, "data = []\nwhile True: data.append(bytearray(b'x') * 2**20)", timeout_seconds=60)
     assert cell.status is ExecutionStatus.OUT_OF_MEMORY
@@ -29,6 +31,7 @@ async def test_memory_that_grows_is_stopped(session: SandboxSession) -> None:
     assert (await run(session, "1 + 1")).value == "2"
 
 
+@pytest.mark.on_podman
 async def test_a_fork_bomb_runs_into_the_limit_of_processes(session: SandboxSession) -> None:
     code = """
 import os, time
@@ -48,6 +51,7 @@ count
     assert (await run(session, "1 + 1")).value == "2"
 
 
+@pytest.mark.on_podman
 async def test_too_many_processes_are_named_as_the_limit(driver: LocalSandbox) -> None:
     if not any(layer.name == "cgroup pids" and layer.active for layer in await driver.layers()):
         pytest.skip("the host gives no control groups, and a process's own limit does not tell what it refused")
@@ -83,6 +87,7 @@ started
     assert int(cell.value) < LIMITS.processes
 
 
+@pytest.mark.on_podman
 async def test_open_files_run_into_their_limit(session: SandboxSession) -> None:
     cell = await run(session, "files = []\nwhile True: files.append(open('/dev/null'))")
     assert (cell.status, cell.error) == (ExecutionStatus.ERROR, "OSError")
@@ -90,6 +95,7 @@ async def test_open_files_run_into_their_limit(session: SandboxSession) -> None:
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 @pytest.mark.parametrize("place", ["/mnt/data", "/tmp", "/dev/shm"])
 async def test_a_full_disk_is_an_error_and_can_be_cleared(session: SandboxSession, place: str) -> None:
     fill = f"import os\nos.chdir('{place}')\nn = 0\nwhile True:\n    open(f'f{{n}}', 'wb').write(bytes(2**20)); n += 1"
@@ -102,6 +108,7 @@ async def test_a_full_disk_is_an_error_and_can_be_cleared(session: SandboxSessio
     assert after.status is ExecutionStatus.OK
 
 
+@pytest.mark.on_podman
 async def test_a_million_files_run_into_the_limit_of_inodes(session: SandboxSession) -> None:
     cell = await run(session, "for n in range(1_000_000): open(f'f{n}', 'w').close()")
     assert cell.error == "OSError"
@@ -158,6 +165,7 @@ for _ in range(8):
         await task
 
 
+@pytest.mark.on_podman
 async def test_memory_of_a_session_does_not_grow_past_its_limit_by_processes(driver: LocalSandbox) -> None:
     if not any(layer.name == "cgroup memory" and layer.active for layer in await driver.layers()):
         pytest.skip("the host gives no control groups, so each process is limited by itself")

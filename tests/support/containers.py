@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -12,6 +13,8 @@ from pathlib import Path
 import docker
 
 from afarensis_server.sandbox.docker import DockerSandbox, DockerSandboxSettings
+
+from .sandbox import REPOSITORY
 
 
 @asynccontextmanager
@@ -32,6 +35,29 @@ def client(engine: str) -> Iterator["docker.APIClient"]:
         yield found
     finally:
         found.close()
+
+
+_SERVER = """
+import asyncio, sys
+from pathlib import Path
+from tests.support.containers import containers
+from tests.support.sandbox import opened, run
+async def main():
+    async with containers(Path(sys.argv[1]), *sys.argv[2:]) as driver, opened(driver) as session:
+        print(session.container.name, flush=True)
+        await run(session, "import time; time.sleep(600)", timeout_seconds=600)
+asyncio.run(main())
+"""
+
+
+def kill_server(directory: Path, engine: str, image: str) -> str:
+    """Start a server with a session, and kill it; the container's name."""
+    arguments = [sys.executable, "-c", _SERVER, str(directory), engine, image]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=REPOSITORY, text=True) as server:
+        assert server.stdout is not None
+        name = server.stdout.readline().strip()
+        server.kill()
+    return name
 
 
 @asynccontextmanager

@@ -1,10 +1,7 @@
 """A container engine of the tests' own: a real dockerd, the base image, and the images of `deploy/` built on it.
 
-    python -m tests.support.docker_engine
-
-prints a line of JSON for each thing that is ready (see `Report`), keeps the engine until its standard input ends, and
-stops it then, by its process id. No registry is asked: the base is made from Debian's packages. Everything is kept in
-``$CONTAINER_TEST_CACHE`` (``~/.cache/afarensis-tests``) between runs, so that only the first one takes minutes.
+No registry is asked: the base is made from Debian's packages. Everything is kept in ``$CONTAINER_TEST_CACHE``
+(``~/.cache/afarensis-tests``) between runs, so that only the first one takes minutes.
 """
 
 import fcntl
@@ -17,9 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from afarensis_server import __version__
@@ -29,7 +26,7 @@ SANDBOX_IMAGE = f"afarensis-sandbox:{__version__}"
 SERVER_IMAGE = f"afarensis-server:{__version__}"
 
 #: What Debian calls the programs that are needed. The proxy publishes ports of containers without iptables.
-_PACKAGES = {
+PACKAGES = {
     "dockerd": "docker.io",
     "docker": "docker.io",
     "mmdebstrap": "mmdebstrap",
@@ -42,46 +39,13 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Something is ready, or will never be."""
-
-    #: ``engine``, ``sandbox`` or ``server``; the images in this order, behind the engine.
-    what: str
-    #: The engine's address, or the image's id.
-    value: str = ""
-    #: Why there is none.
-    missing: str = ""
-    seconds: float = 0.0
-
-
 class CannotHaveOneError(Exception):
     """This machine can have no engine; the message says why."""
 
 
-def main() -> None:
-    """Prepare, report, and wait."""
-    # Ctrl-C in a terminal reaches everybody; whoever started this says when it ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with ExitStack() as stack:
-        try:
-            began = time.monotonic()
-            install()
-            engine = stack.enter_context(running(_cache()))
-            _say(Report("engine", engine.url, seconds=time.monotonic() - began))
-            base = engine.base()
-            for what, image in (("sandbox", SANDBOX_IMAGE), ("server", SERVER_IMAGE)):
-                began = time.monotonic()
-                _say(Report(what, engine.build(what, image, base), seconds=time.monotonic() - began))
-        except CannotHaveOneError as error:
-            for what in ("engine", "sandbox", "server"):
-                _say(Report(what, missing=str(error)))
-        sys.stdin.read()
-
-
-def install() -> None:
-    """Have the programs, from Debian's packages where they are missing. Raises CannotHaveOneError."""
-    missing = sorted({package for program, package in _PACKAGES.items() if shutil.which(program) is None})
+def install(packages: Mapping[str, str]) -> None:
+    """Have programs, from Debian's packages where they are missing. Raises CannotHaveOneError."""
+    missing = sorted({package for program, package in packages.items() if shutil.which(program) is None})
     if os.geteuid() != 0:
         raise CannotHaveOneError("only root can start a container engine")
     if not missing:
@@ -159,7 +123,8 @@ def running(cache: Path) -> Iterator[Engine]:
     with ExitStack() as stack:
         # Short, since a path to a socket can have 107 bytes.
         run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="afd-", ignore_cleanup_errors=True)))
-        data = stack.enter_context(_data_root(cache, run))
+        data = stack.enter_context(kept(cache, "docker", run))
+        _end_left_over(data / "dockerd.pid")
         configuration = run / "daemon.json"
         runsc = {"path": shutil.which("runsc"), "runtimeArgs": ["--platform=ptrace", "--network=none"]}
         configuration.write_text(json.dumps({"runtimes": {"runsc": runsc}}))
@@ -170,24 +135,22 @@ def running(cache: Path) -> Iterator[Engine]:
         command += ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"]
         log = stack.enter_context((cache / "dockerd.log").open("ab"))
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        stack.callback(_stop, process)
-        _await(url, process, cache / "dockerd.log")
+        stack.callback(stop, process)
+        answer_awaited(url, process, cache / "dockerd.log")
         yield Engine(url, cache)
 
 
 @contextmanager
-def _data_root(cache: Path, run: Path) -> Iterator[Path]:
-    """The kept data root, unless another run has it: that one's engine is not to be shared; ours begins empty then."""
-    with (cache / "docker.lock").open("w") as lock:
+def kept(cache: Path, name: str, run: Path) -> Iterator[Path]:
+    """A kept directory, unless another run has it: that one's engine is not to be shared; ours begins empty then."""
+    with (cache / f"{name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            place = cache / name
         except BlockingIOError:
-            yield run / "data"
-            return
-        data = cache / "docker"
-        data.mkdir(exist_ok=True)
-        _end_left_over(data / "dockerd.pid")
-        yield data
+            place = run / "data"
+        place.mkdir(exist_ok=True)
+        yield place
 
 
 def _end_left_over(pidfile: Path) -> None:
@@ -200,18 +163,19 @@ def _end_left_over(pidfile: Path) -> None:
     pidfile.unlink(missing_ok=True)
 
 
-def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def answer_awaited(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     def answers() -> bool:
         if process.poll() is not None:
-            raise CannotHaveOneError(f"dockerd ended: {log.read_text(errors='replace')[-600:]}")
+            raise CannotHaveOneError(f"the engine ended: {log.read_text(errors='replace')[-600:]}")
         command = ["docker", "--host", url, "version", "--format", "{{.Server.Version}}"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     if not _until(answers, _START_SECONDS):
-        raise CannotHaveOneError(f"dockerd did not answer within {_START_SECONDS:g} s")
+        raise CannotHaveOneError(f"the engine did not answer within {_START_SECONDS:g} s")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End an engine that was started."""
     process.terminate()
     try:
         process.wait(_STOP_SECONDS)
@@ -229,17 +193,8 @@ def _until(holds: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def _cache() -> Path:
+def cache_directory() -> Path:
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "afarensis-tests")
     cache = Path(os.environ.get("CONTAINER_TEST_CACHE") or default)
     cache.mkdir(parents=True, exist_ok=True)
     return cache
-
-
-def _say(report: Report) -> None:
-    sys.stdout.write(json.dumps(asdict(report)) + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

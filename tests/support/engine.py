@@ -1,26 +1,28 @@
-"""The tests' container engine, from pytest's side: begun as soon as it is known to be needed, awaited when used."""
+"""The tests' container engines, from pytest's side: begun as soon as it is known to be needed, awaited when used."""
 
 import json
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 
 import pytest
 
-from .docker_engine import ROOT, Report
+from .docker_engine import ROOT
+from .engines import Report
 
 #: Seconds that everything may take where nothing is cached.
 _READY_SECONDS = 480.0
 
 
 class Keeper:
-    """The process behind `docker_engine`, and what it has said so far."""
+    """The process behind `engines`, and what it has said so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, podmans: Iterable[str]) -> None:
         # Nicely: it works while other tests run.
         self._process = subprocess.Popen(
-            ["nice", sys.executable, "-m", "tests.support.docker_engine"],
+            ["nice", sys.executable, "-m", "tests.support.engines", *podmans],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -72,12 +74,10 @@ _KEEPER = pytest.StashKey[Keeper]()
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin at once if any test will ask."""
-    wanted = any(
-        "docker_engine" in getattr(item, "fixturenames", ()) or item.get_closest_marker("engine")
-        for item in session.items
-    )
+    marks = [mark for item in session.items for mark in item.iter_markers("engine")]
+    wanted = marks or any("docker_engine" in getattr(item, "fixturenames", ()) for item in session.items)
     if wanted and not session.config.option.collectonly:
-        session.config.stash[_KEEPER] = Keeper()
+        session.config.stash[_KEEPER] = Keeper(sorted({podman for mark in marks for podman in mark.args}))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -90,13 +90,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if (keeper := config.stash.get(_KEEPER, None)) is None:
         return
     for report in keeper.reports():
-        if report.missing and report.what == "engine":
+        if report.missing:
             skipped = [
                 test
                 for test in terminalreporter.stats.get("skipped", ())
-                if "no container engine" in str(test.longrepr)
+                if f"no container engine ({report.what})" in str(test.longrepr)
             ]
-            terminalreporter.section("NO CONTAINER ENGINE", red=True, bold=True)
+            terminalreporter.section(f"NO CONTAINER ENGINE ({report.what})", red=True, bold=True)
             terminalreporter.line(f"{len(skipped)} tests were SKIPPED: {report.missing}.", red=True)
         else:
             terminalreporter.line(f"{report.what}: ready after {report.seconds:.0f} s")
@@ -106,7 +106,7 @@ def require(request: pytest.FixtureRequest, what: str) -> str:
     """Wait for something; skip where it cannot be had, but fail in CI, where it can."""
     report = request.config.stash[_KEEPER].get(what)
     if report.missing:
-        reason = f"no container engine: {report.missing}"
+        reason = f"no container engine ({what}): {report.missing}"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
@@ -115,13 +115,25 @@ def require(request: pytest.FixtureRequest, what: str) -> str:
 
 @pytest.fixture(scope="session")
 def docker_engine(request: pytest.FixtureRequest) -> str:
-    """The address of a real dockerd, with the runtimes runc and runsc."""
-    return require(request, "engine")
+    """The address of a real dockerd, with the runtimes runc and runsc; or, by a parameter, of another engine."""
+    return require(request, getattr(request, "param", "engine"))
 
 
 @pytest.fixture(scope="session")
-def sandbox_image(request: pytest.FixtureRequest, docker_engine: str) -> str:
-    """The id of the image of `deploy/sandbox.Dockerfile`, in that engine."""
+def podman_engine(request: pytest.FixtureRequest) -> str:
+    """The address of a Podman of root's. Its tests are marked ``engine("podman")``."""
+    return require(request, "podman")
+
+
+@pytest.fixture(scope="session")
+def rootless_engine(request: pytest.FixtureRequest) -> str:
+    """The address of a Podman of an ordinary user's. Its tests are marked ``engine("rootless")``."""
+    return require(request, "rootless")
+
+
+@pytest.fixture(scope="session")
+def sandbox_image(request: pytest.FixtureRequest) -> str:
+    """The id of the image of `deploy/sandbox.Dockerfile`, the same in each engine."""
     return require(request, "sandbox")
 
 

@@ -28,6 +28,8 @@ from afarensis_server.sandbox.driver import (
 from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings, zygotes
 from afarensis_server.sandbox.local.readiness import wait_readable
 
+from .engine import require
+
 REPOSITORY = Path(__file__).parents[2]
 MIB = 2**20
 
@@ -139,17 +141,25 @@ async def opened(driver: SandboxDriver, *files: InputFile, **limits: float) -> A
 
 
 def parametrize_drivers(metafunc: pytest.Metafunc, *, every_test: bool) -> None:
-    """Run tests that take a ``driver`` on the local one, on containers, and on gVisor if they are marked so.
+    """Run tests that take a ``driver`` on the local one, on containers, and on gVisor and Podman if they are marked so.
 
-    Where it is not ``every_test`` that runs in containers, those do that are marked ``on_docker``.
+    Where it is not ``every_test`` that runs in containers, those do that are marked ``on_docker``. All of them run on
+    Podman, too, where AFARENSIS_TEST_PODMAN is set.
     """
+    marks = {mark.name for mark in metafunc.definition.iter_markers()}
+    on_podman = "on_podman" in marks or "AFARENSIS_TEST_PODMAN" in os.environ
+    # Where nothing is cached, the first test waits for images: see `engines`.
+    podman = pytest.param("podman", marks=[pytest.mark.engine("podman"), pytest.mark.timeout(300)])
     if "driver" not in metafunc.fixturenames:
+        if "docker_engine" in metafunc.fixturenames and on_podman and "on_dockerd" not in marks:
+            metafunc.parametrize("docker_engine", ["engine", podman], indirect=True, scope="session")
         return
     drivers: list[object] = ["local"]
-    marks = {mark.name for mark in metafunc.definition.iter_markers()}
     if "AFARENSIS_TEST_LOCAL_ONLY" not in os.environ:
         if "on_local" not in marks and (every_test or "on_docker" in marks):
             drivers.append(pytest.param("docker", marks=pytest.mark.engine))
+            if on_podman:
+                drivers.append(podman)
         if "on_gvisor" in marks:
             drivers.append(pytest.param("gvisor", marks=pytest.mark.engine))
     metafunc.parametrize("driver", drivers, indirect=True, scope="session")
@@ -164,7 +174,7 @@ def make_driver(request: pytest.FixtureRequest, directory: Path, **settings: obj
     containers = {"warm": False, "runtime": "runsc" if request.param == "gvisor" else ""} | common
     return DockerSandbox(
         DockerSandboxSettings(
-            host=request.getfixturevalue("docker_engine"),
+            host=require(request, "podman" if request.param == "podman" else "engine"),
             image=request.getfixturevalue("sandbox_image"),
             **containers,  # type: ignore[arg-type] # by name
         )

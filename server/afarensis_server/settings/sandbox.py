@@ -113,17 +113,18 @@ class DockerSection(Section):
     those of [sandbox]."""
 
     host: str = ""
-    """Where the container engine listens: `unix:///run/user/1000/docker.sock`, or `tcp://host:2376`.
-    Empty: as for the engine's own command, `DOCKER_HOST` with its companions, and else `unix:///var/run/docker.sock`."""
+    """Where the container engine listens: `unix:///run/user/1000/docker.sock`, `tcp://host:2376`, or, for Podman,
+    `unix:///run/user/1000/podman/podman.sock`. Empty: as for the engine's own command, `DOCKER_HOST` with its
+    companions, and else `unix:///var/run/docker.sock`."""
     certificates: Path | None = None
     """The directory of `ca.pem`, `cert.pem` and `key.pem` for an engine that is reached by TLS. Unset: as
     `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH` say."""
     image: str = ""
-    """The image that sessions run in, which `make sandbox-image` builds: a name, or an id for one build and no other.
-    Empty: `afarensis-sandbox` of the server's version."""
+    """The image that sessions run in, which `make sandbox-image` builds (for Podman with `DOCKER=podman`): a name, or
+    an id for one build and no other. Empty: `afarensis-sandbox` of the server's version."""
     runtime: str = ""
     """The engine's name of the runtime: `runsc` for gVisor, which puts a kernel of its own between code and the host's.
-    Empty: the engine's default."""
+    Empty: the engine's default. Podman takes only the one of its own configuration, and another one is refused."""
     inputs: Literal["auto", "mount", "stream"] = "auto"
     """How input files get into a container: by a read-only `mount` of their originals, or as a `stream`, which takes
     time, and of the session's disk. `auto` mounts where the engine is found to see the server's files."""

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_state_stays_between_cells(session: SandboxSession) -> None:
     await run(session, "x = 20")
     assert (await run(session, "x += 1\nx")).value == "21"
@@ -31,6 +32,7 @@ async def test_failing_code_is_a_result(session: SandboxSession) -> None:
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_output_comes_while_the_code_runs(session: SandboxSession) -> None:
     seen = asyncio.Event()
     code = "import time\nprint('first', flush=True)\ntime.sleep(5)"
@@ -48,6 +50,7 @@ async def test_output_comes_while_the_code_runs(session: SandboxSession) -> None
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_output_of_child_processes_is_captured(session: SandboxSession) -> None:
     cell = await run(session, "import subprocess\nprint('one')\nsubprocess.run(['/bin/echo', 'two'])\nprint('three')")
     assert cell.stdout == "one\ntwo\nthree\n"
@@ -88,6 +91,7 @@ async def test_a_flood_of_bytes_that_are_no_text_stays_small_and_whole(driver: S
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_what_is_printed_after_a_display_comes_after_it(session: SandboxSession) -> None:
     code = """
 for i in range(60):
@@ -108,6 +112,7 @@ async def test_all_of_a_flood_arrives_though_code_widens_its_pipe(driver: Sandbo
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_time_limit_interrupts_and_keeps_the_state(session: SandboxSession) -> None:
     await run(session, "x = 1")
     cell = await run(session, "import time\ntime.sleep(30)", timeout_seconds=0.3)
@@ -117,6 +122,7 @@ async def test_time_limit_interrupts_and_keeps_the_state(session: SandboxSession
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_code_that_ignores_the_interrupt_is_killed(session: SandboxSession) -> None:
     await run(session, "open('kept.txt', 'w').write('kept')")
     stubborn = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
@@ -167,6 +173,7 @@ async def test_cancelling_the_reader_leaves_the_session_usable(session: SandboxS
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -228,6 +235,7 @@ async def test_closed_standard_output_does_not_hang(session: SandboxSession) -> 
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_a_process_left_behind_does_not_hold_the_result(session: SandboxSession) -> None:
     cell = await run(session, "import subprocess\n_ = subprocess.Popen(['/bin/sleep', '60'])", timeout_seconds=10)
     assert cell.status is ExecutionStatus.OK
@@ -235,6 +243,7 @@ async def test_a_process_left_behind_does_not_hold_the_result(session: SandboxSe
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_a_slow_reader_slows_the_code_and_loses_nothing(driver: SandboxDriver) -> None:
     async with opened(driver, output_bytes=8 * MIB) as session:
         size = 0
@@ -246,6 +255,7 @@ async def test_a_slow_reader_slows_the_code_and_loses_nothing(driver: SandboxDri
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_threads_processes_and_pools_work(session: SandboxSession) -> None:
     code = """
 import concurrent.futures, multiprocessing, subprocess, asyncio, tempfile, os

@@ -13,6 +13,7 @@ Make = Callable[..., InputFile]
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_inputs_are_there_by_name_and_by_id(driver: SandboxDriver, input_file: Make) -> None:
     async with opened(driver, input_file("in.csv")) as session:
         cell = await run(
@@ -33,6 +34,7 @@ async def test_inputs_can_be_overwritten_for_the_session_alone(driver: SandboxDr
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_deleted_and_renamed_inputs_are_told(driver: SandboxDriver, input_file: Make) -> None:
     async with opened(driver, input_file("one.txt"), input_file("two.txt", file_id="file-2")) as session:
         cell = await run(session, "import os\nos.remove('one.txt'); os.rename('two.txt', 'three.txt')")
@@ -43,6 +45,7 @@ async def test_deleted_and_renamed_inputs_are_told(driver: SandboxDriver, input_
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_every_change_is_told_once(session: SandboxSession) -> None:
     assert (await run(session, "open('a.txt', 'w').write('1')")).changes == {"a.txt": "created"}
     assert (await run(session, "open('a.txt').read()")).changes == {}
@@ -58,6 +61,7 @@ async def test_a_change_that_restores_the_time_is_told(session: SandboxSession) 
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_all_files_are_listed(driver: SandboxDriver, input_file: Make) -> None:
     async with opened(driver, input_file("same.txt"), input_file("changed.txt", file_id="file-2")) as session:
         await run(session, "open('changed.txt', 'a').write('x'); open('new.txt', 'w').write('abc')")
@@ -102,6 +106,7 @@ async def test_a_part_of_a_file_is_read(
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_a_file_that_is_added_later_appears(driver: SandboxDriver, input_file: Make) -> None:
     async with opened(driver) as session:
         # Looked up, listed and held open before: nothing of it may be remembered.
@@ -149,6 +154,7 @@ async def test_a_path_that_is_no_file_is_an_os_error(session: SandboxSession, pa
 
 
 @pytest.mark.on_gvisor
+@pytest.mark.on_podman
 async def test_files_stay_when_the_interpreter_goes(driver: SandboxDriver, input_file: Make) -> None:
     async with opened(driver, input_file("in.csv")) as session:
         await run(session, "open('out.txt', 'w').write('o'); open('in.csv', 'a').write('x')")

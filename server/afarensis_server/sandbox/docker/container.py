@@ -14,7 +14,7 @@ from ..driver import InputFile, SandboxUnavailable, SessionLimits
 from ..shared.inputs import check_name, link_file
 from . import spec
 from .connection import AgentError, Connection, ConnectionLost, check_hello, checked
-from .engine import BUILD_COMMAND, Death, Engine, NoSuchContainer
+from .engine import Death, Engine, NoSuchContainer
 from .settings import DockerSandboxSettings
 
 _log = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ class Surroundings:
     #: Inputs are mounted, not streamed.
     mounts_inputs: bool
     private_cgroups: bool
+    #: A group limits the memory of all processes together; else each of them is limited by itself.
+    memory_is_counted: bool = True
 
 
 class Container:
@@ -104,10 +106,11 @@ class Container:
                 )
             except NoSuchContainer as error:
                 raise SandboxUnavailable(f"a container that was ready is gone: {error}") from error
+        counted = self._around.memory_is_counted
         await self.ask(
             "limits",
-            memory_bytes=limits.memory_bytes * _MEMORY_FACTOR,
-            memory_is_counted=True,
+            memory_bytes=limits.memory_bytes * (_MEMORY_FACTOR if counted else 1),
+            memory_is_counted=counted,
             open_files=limits.open_files,
             file_bytes=limits.disk_bytes,
         )
@@ -183,10 +186,13 @@ class Container:
         except NoSuchContainer as error:
             raise SandboxUnavailable(f"a new container is gone: {error}") from error
         try:
-            check_hello(await self.connection.hello(settings.start_seconds), _DIGEST, BUILD_COMMAND)
+            check_hello(await self.connection.hello(settings.start_seconds), _DIGEST, around.engine.build_command)
         except SandboxUnavailable as error:
-            if self.connection.lost is not None and (await around.engine.death(self._id)).out_of_memory:
-                raise SandboxUnavailable(f"{error}: {self._too_little()}") from error
+            if self.connection.lost is not None:
+                death = await around.engine.death(self._id)
+                # Nobody but the kernel has a reason to kill one that starts.
+                if death.out_of_memory or death.is_unexplained:
+                    raise SandboxUnavailable(f"{error}: {self._too_little()}") from error
             raise
         seconds = settings.start_seconds
         await self.ask("spawn", seconds + settings.answer_seconds, ahead=ahead, start_seconds=seconds)

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,14 +16,15 @@ from ..shared.places import Places
 from ..shared.pool import Pool
 from . import spec as container_spec
 from .container import Container, Surroundings
-from .engine import BUILD_COMMAND, Engine
-from .layers import LIMITS, inspect
+from .engine import Engine
+from .layers import LIMITS, inspect, limits_memory
+from .podman import Podman
 from .session import DockerSession
 from .settings import DockerSandboxSettings, InputMode
 
 _log = logging.getLogger(__name__)
 
-#: Containers that are removed at a time.
+#: Containers or volumes that are removed at a time.
 _SWEPT_TOGETHER = 8
 _PROBE = "probe"
 
@@ -50,6 +52,7 @@ class DockerSandbox:
         await asyncio.to_thread(self._prepare_directory)
         self._engine = await Engine.connect(settings.host, settings.certificates, settings.engine_seconds)
         try:
+            self._engine = await Podman.recognized(self._engine, settings.work_directory, settings.runtime)
             self._around = await self._look_around(self._engine)
             await self._sweep(self._engine)
             await self._check_layers()
@@ -148,7 +151,7 @@ class DockerSandbox:
         if (found := labels.get(sources.LABEL)) is not None and found != sources.digest():
             raise SandboxUnavailable(
                 f"the image {settings.image} was made for another version of the server; build it anew with "
-                f"`{BUILD_COMMAND}`"
+                f"`{engine.build_command}`"
             )
         return Surroundings(
             engine=engine,
@@ -181,19 +184,25 @@ class DockerSandbox:
             await probe.leave()
 
     async def _sweep(self, engine: Engine) -> None:
-        """Remove containers of this data directory, and those of servers that are dead."""
-        found = await engine.containers(container_spec.LABEL)
-        orphans = [str(one["Id"]) for one in found if self._is_orphan(one.get("Labels") or {})]
+        """Remove containers and volumes of this data directory, and those of servers that are dead."""
+        containers = self._orphans(await engine.containers(container_spec.LABEL), "Id")
+        await self._remove(containers, engine.remove)
+        await self._remove(self._orphans(await engine.volumes(container_spec.LABEL), "Name"), engine.remove_volume)
+        if containers:
+            _log.warning("%d container(s) of a server that is gone were removed", len(containers))
+
+    async def _remove(self, orphans: Sequence[str], remove: Callable[[str], Awaitable[None]]) -> None:
         for start in range(0, len(orphans), _SWEPT_TOGETHER):
-            removing = (engine.remove(one) for one in orphans[start : start + _SWEPT_TOGETHER])
+            removing = (remove(one) for one in orphans[start : start + _SWEPT_TOGETHER])
             for left in await asyncio.gather(*removing, return_exceptions=True):
                 if isinstance(left, SandboxUnavailable):
                     # It is in nobody's way: whatever is wrong with it, others can be made.
-                    _log.error("a container of a server that is gone could not be removed: %s", left)
+                    _log.error("what a server left behind that is gone could not be removed: %s", left)
                 elif left is not None:
                     raise left
-        if orphans:
-            _log.warning("%d container(s) of a server that is gone were removed", len(orphans))
+
+    def _orphans(self, found: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+        return [str(one[key]) for one in found if self._is_orphan(one.get("Labels") or {})]
 
     def _is_orphan(self, labels: Mapping[str, Any]) -> bool:
         owner, process = labels.get(container_spec.LABEL), labels.get(container_spec.PROCESS_LABEL)
@@ -207,6 +216,8 @@ class DockerSandbox:
         if missing and not self._settings.allow_missing_layers:
             reasons = "; ".join(f"{layer.name}: {layer.detail}" for layer in missing)
             raise SandboxUnavailable(f"essential layers of isolation are missing here ({reasons})")
+        assert self._around is not None
+        self._around = replace(self._around, memory_is_counted=limits_memory(layers))
         for layer in layers:
             if not layer.active:
                 _log.warning("sessions run without the layer %s: %s", layer.name, layer.detail)

@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from ..driver import SandboxUnavailable
 from .tls import polled
 
 _DEFAULT_HOST = "unix:///var/run/docker.sock"
-BUILD_COMMAND = "make sandbox-image"
+#: Of what an engine says of itself: whether it can limit memory, processes and processor time.
+LIMIT_KEYS = ("MemoryLimit", "PidsLimit", "CpuCfsQuota")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,10 @@ class Death:
     #: In words, as the end of "the session's container ...".
     description: str
     out_of_memory: bool = False
+    #: Its first process's, as a shell has it; None where it is not known.
+    exit_code: int | None = None
+    #: It was killed, and the engine cannot say whether that was for its memory.
+    is_unexplained: bool = False
 
 
 class NoSuchContainer(Exception):
@@ -55,8 +60,13 @@ class _Client(docker.APIClient):  # type: ignore[misc] # it has no types
 class Engine:
     """One engine. Every method raises SandboxUnavailable, with what to do about it."""
 
+    product = "Docker"
+    #: What builds the image of sessions in it.
+    build_command = "make sandbox-image"
+
     def __init__(self, client: docker.APIClient, host: str) -> None:
-        self._client = client
+        #: The SDK's, for engines that take the place of this one.
+        self.client = client
         self.host = host
 
     @classmethod
@@ -78,29 +88,29 @@ class Engine:
 
     async def close(self) -> None:
         """Let go of its connections."""
-        await asyncio.to_thread(self._client.close)
+        await asyncio.to_thread(self.client.close)
 
     async def info(self) -> dict[str, Any]:
         """What it says of itself."""
-        answer: dict[str, Any] = await self._ask(self._client.info, "be asked about itself")
+        answer: dict[str, Any] = await self._ask(self.client.info, "be asked about itself")
         return answer
 
     async def version(self) -> dict[str, Any]:
         """Its version."""
-        answer: dict[str, Any] = await self._ask(self._client.version, "be asked for its version")
+        answer: dict[str, Any] = await self._ask(self.client.version, "be asked for its version")
         return answer
 
     async def image(self, name: str) -> dict[str, Any]:
         """What it knows of an image."""
         answer: dict[str, Any] = await self._ask(
-            lambda: self._client.inspect_image(name), f"find the image {name}", image=name
+            lambda: self.client.inspect_image(name), f"find the image {name}", image=name
         )
         return answer
 
     async def create(self, name: str, config: dict[str, Any]) -> str:
         """Make a container; its id."""
         made = await self._ask(
-            lambda: self._client.create_container_from_config(config, name), "make a container", image=config["Image"]
+            lambda: self.client.create_container_from_config(config, name), "make a container", image=config["Image"]
         )
         return str(made["Id"])
 
@@ -110,7 +120,7 @@ class Engine:
         It can be polled, and is the caller's to close.
         """
         streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-        opened = await self._ask(lambda: self._client.attach_socket(container, streams), "attach to a container")
+        opened = await self._ask(lambda: self.client.attach_socket(container, streams), "attach to a container")
         connection: socket.socket = getattr(opened, "_sock", opened)
         connection.settimeout(None)
         if isinstance(connection, ssl.SSLSocket):
@@ -123,7 +133,7 @@ class Engine:
 
     async def start(self, container: str) -> None:
         """Start a container."""
-        await self._ask(lambda: self._client.start(container), "start a container")
+        await self._ask(lambda: self.client.start(container), "start a container")
 
     async def limit(self, container: str, *, memory_bytes: int, cpu_quota: int, cpu_period: int) -> None:
         """Change the limits of a container that runs."""
@@ -133,11 +143,11 @@ class Engine:
             "cpu_quota": cpu_quota,
             "cpu_period": cpu_period,
         }
-        await self._ask(lambda: self._client.update_container(container, **limits), "limit a container")
+        await self._ask(lambda: self.client.update_container(container, **limits), "limit a container")
 
     async def inspect(self, container: str) -> dict[str, Any]:
         """What it knows of a container."""
-        answer: dict[str, Any] = await self._ask(lambda: self._client.inspect_container(container), "find a container")
+        answer: dict[str, Any] = await self._ask(lambda: self.client.inspect_container(container), "find a container")
         return answer
 
     async def death(self, container: str) -> Death:
@@ -153,27 +163,70 @@ class Engine:
         if state.get("Running"):
             return Death("is out of reach: the engine closed the connection to it")
         problem = f": {state['Error']}" if state.get("Error") else ""
-        return Death(f"has ended (exit code {state.get('ExitCode')}{problem})")
+        code = state.get("ExitCode")
+        return Death(f"has ended (exit code {code}{problem})", exit_code=code)
 
     async def remove(self, container: str) -> None:
         """End a container and all that it has. Nothing happens to one that is gone."""
         try:
             await self._ask(
-                lambda: self._client.remove_container(container, force=True, v=True),
+                lambda: self.client.remove_container(container, force=True, v=True),
                 f"remove the container {container}",
             )
+        except NoSuchContainer:
+            return
+
+    async def wait(self, container: str, seconds: float | None = None) -> None:
+        """Wait until a container has ended, for as long as the engine may take to answer, or as is said."""
+        try:
+            await self._ask(lambda: self.client.wait(container, seconds), f"wait for the container {container}")
         except NoSuchContainer:
             return
 
     async def containers(self, label: str) -> list[dict[str, Any]]:
         """All containers with a label, those that do not run included."""
         answer: list[dict[str, Any]] = await self._ask(
-            lambda: self._client.containers(all=True, filters={"label": label}), "be asked for containers"
+            lambda: self.client.containers(all=True, filters={"label": label}), "be asked for containers"
         )
         return answer
 
+    async def create_volume(self, name: str, options: str, labels: Mapping[str, str]) -> None:
+        """Make a volume that is a tmpfs with these options."""
+        driver = {"type": "tmpfs", "device": "tmpfs", "o": options}
+        await self._ask(
+            lambda: self.client.create_volume(name, driver="local", driver_opts=driver, labels=dict(labels)),
+            "make a volume",
+        )
+
+    async def remove_volume(self, name: str) -> None:
+        """Remove a volume. Nothing happens to one that is gone."""
+        try:
+            await self._ask(lambda: self.client.remove_volume(name, force=True), f"remove the volume {name}")
+        except NoSuchContainer as error:
+            # It names the container that has the volume.
+            raise SandboxUnavailable(f"the container engine could not remove the volume {name}: {error}") from error
+
+    async def volumes(self, label: str) -> list[dict[str, Any]]:
+        """All volumes with a label."""
+        answer = await self._ask(lambda: self.client.volumes({"label": label}), "be asked for volumes")
+        return answer.get("Volumes") or []
+
+    async def post(self, path: str, content: dict[str, Any], what: str) -> None:
+        """Ask for something that the SDK does not know."""
+
+        def ask() -> None:
+            # As the SDK's own methods do it.
+            answer = self.client._post_json(f"{self.client.base_url}{path}", content)  # noqa: SLF001
+            self.client._raise_for_status(answer)  # noqa: SLF001
+
+        await self._ask(ask, what)
+
     async def _ask(self, call: Callable[[], Any], what: str, *, image: str = "") -> Any:
-        return await _call(call, self.host, what, image)
+        missing = (
+            f"the container engine has no image {image}. Build it with `{self.build_command}`, or name another one in "
+            "the setting docker.image"
+        )
+        return await _call(call, self.host, what, missing if image else "")
 
 
 def _tls(certificates: Path) -> docker.tls.TLSConfig:
@@ -184,24 +237,21 @@ def _tls(certificates: Path) -> docker.tls.TLSConfig:
         raise SandboxUnavailable(f"the certificates in {certificates} cannot be used: {error}") from error
 
 
-async def _call(call: Callable[[], Any], host: str, what: str, image: str = "") -> Any:
-    """Call in a thread. Raises SandboxUnavailable, or NoSuchContainer."""
+async def _call(call: Callable[[], Any], host: str, what: str, missing: str = "") -> Any:
+    """Call in a thread. Raises SandboxUnavailable, which says ``missing`` of what is not there, or NoSuchContainer."""
     try:
         return await asyncio.to_thread(call)
     except docker.errors.APIError as error:
-        raise _told(error, what, image) from error
+        raise _told(error, what, missing) from error
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError, ValueError) as error:
         raise SandboxUnavailable(_unreachable(error, host)) from error
 
 
-def _told(error: docker.errors.APIError, what: str, image: str) -> Exception:
+def _told(error: docker.errors.APIError, what: str, missing: str) -> Exception:
     """An answer that says no."""
     said = str(error.explanation or error).strip()
-    if error.status_code == 404 and image:
-        return SandboxUnavailable(
-            f"the container engine has no image {image}. Build it with `{BUILD_COMMAND}`, or name another one in the "
-            "setting docker.image"
-        )
+    if error.status_code == 404 and missing:
+        return SandboxUnavailable(missing)
     if error.status_code in (404, 409) and "container" in said.lower():
         return NoSuchContainer(said)
     if "no space left on device" in said.lower():

@@ -42,12 +42,18 @@ _MASKED_SYS = """
 """
 _MASKED = [*(f"/proc/{name}" for name in _MASKED_PROC.split()), *(f"/sys/{name}" for name in _MASKED_SYS.split())]
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-_SECCOMP = profile()
+#: The profile, as every container gets it.
+SECCOMP = profile()
 
 
 def cpu_quota(limits: SessionLimits) -> int:
     """Microseconds of processor time in each period."""
     return max(1000, int(limits.cpu_cores * CPU_PERIOD))
+
+
+def most_processes(limits: SessionLimits, runtime: str) -> int:
+    """Processes that a container may have, those included that are not the session's."""
+    return limits.processes + (_KERNEL_PROCESSES if has_own_kernel(runtime) else _OWN_PROCESSES)
 
 
 def has_own_kernel(runtime: str) -> bool:
@@ -80,7 +86,7 @@ def container(
     memory = limits.memory_bytes + settings.overhead_bytes
     host = {
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges:true", f"seccomp={_SECCOMP}"],
+        "SecurityOpt": ["no-new-privileges:true", f"seccomp={SECCOMP}"],
         "ReadonlyRootfs": True,
         "MaskedPaths": _MASKED,
         "ReadonlyPaths": ["/proc/sys"],
@@ -91,7 +97,7 @@ def container(
         "Memory": memory,
         # As much as memory alone: nothing is swapped.
         "MemorySwap": memory,
-        "PidsLimit": limits.processes + (_KERNEL_PROCESSES if has_own_kernel(settings.runtime) else _OWN_PROCESSES),
+        "PidsLimit": most_processes(limits, settings.runtime),
         "CpuPeriod": CPU_PERIOD,
         "CpuQuota": cpu_quota(limits),
         # When the host itself is out of memory, sessions go first.
@@ -104,8 +110,8 @@ def container(
             _limit("msgqueue", 0),
         ],
         "Tmpfs": {
-            DATA_DIRECTORY: _tmpfs(limits, settings.input_inodes, "uid=1000,gid=1000,mode=755"),
-            "/tmp": _tmpfs(limits, 0, "mode=1777"),  # noqa: S108 - the session's own
+            DATA_DIRECTORY: _tmpfs(limits, settings.input_inodes, "exec,uid=1000,gid=1000,mode=755"),
+            "/tmp": _tmpfs(limits, 0, "exec,mode=1777"),  # noqa: S108 - the session's own
             "/dev/shm": _tmpfs(limits, 0, "noexec,mode=1777"),  # noqa: S108 - as above
         },
         "Mounts": mounts,
@@ -163,7 +169,7 @@ def _machine() -> str:
 
 def _tmpfs(limits: SessionLimits, extra_inodes: int, options: str) -> str:
     inodes = limits.disk_inodes + extra_inodes + _INODES_OF_PLACE
-    return f"rw,nosuid,nodev,exec,size={limits.disk_bytes},nr_inodes={inodes},{options}"
+    return f"rw,nosuid,nodev,size={limits.disk_bytes},nr_inodes={inodes},{options}"
 
 
 def _limit(name: str, value: int) -> dict[str, Any]:
