@@ -26,6 +26,8 @@ from .tail import E, LogState, Tail, Waiters, within
 #: Events that a reader takes from the table at a time, and bytes of them: what a slow reader costs in memory.
 _READ_LIMIT = 100
 _READ_BYTES = 256 * 1024
+#: Events that a reader takes from memory at a time, and keeps there while its client takes them.
+_TAKE_LIMIT = 32
 #: Seconds between two commits of one log, for each log that is followed or written beyond the first few; at most.
 _PACE = 0.0004
 _UNPACED = 10
@@ -185,9 +187,11 @@ class EventLog(Generic[D, E]):
             # Both before reading: an append in between is not missed then, nor one before the drain.
             draining = self._draining
             with tail.waiters.listening() as appended:
-                known = tail.after(cursor) if is_heard else None
+                known = tail.after(cursor, _TAKE_LIMIT) if is_heard else None
                 events, has_more = (
-                    (known, False) if known is not None else await self._read_some(project, owner_id, cursor)
+                    (known, len(known) == _TAKE_LIMIT)
+                    if known is not None
+                    else await self._read_some(project, owner_id, cursor)
                 )
                 if events and events[0].sequence != cursor + 1:
                     raise EventsTrimmed(oldest_sequence=events[0].sequence)  # while this reader read what was before

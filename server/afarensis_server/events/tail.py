@@ -117,13 +117,16 @@ class Tail(Generic[E]):
         self._size = 0
         self.state = None
 
-    def after(self, sequence: int) -> list[E] | None:
-        """The events behind a cursor; None when only the table knows them."""
+    def after(self, sequence: int, most: int | None = None) -> list[E] | None:
+        """The events behind a cursor, at most so many; None when only the table knows them."""
         if self.state is None or sequence > self.state.last_sequence:
             return None
         missing = self.state.last_sequence - sequence
-        if missing > len(self._events):
+        first = len(self._events) - missing
+        if first < 0:
             return None
+        if most is not None and missing > most:
+            return [event for event, _ in islice(self._events, first, first + most)]
         # From the end: a reader who keeps up is told the last ones, of many.
         newest = [event for event, _ in islice(reversed(self._events), missing)]
         newest.reverse()

@@ -163,6 +163,8 @@ def test_tail_knows_only_what_has_no_gap_and_is_not_too_much() -> None:
     assert tail.after(0) is None
     tail.add([(logged(1), 10), (logged(2), 10)], False)
     assert tail.after(0) == [logged(1), logged(2)]
+    assert [tail.after(0, most) for most in (1, 2, 3)] == [[logged(1)], *[[logged(1), logged(2)]] * 2]
+    assert tail.after(1, 1) == [logged(2)]
     assert tail.after(2) == []
     assert tail.after(3) is None
     # Another server wrote the third.
