@@ -33,9 +33,15 @@ class Composed:
     project: str
     grpc: str
     http: str
+    #: Containers of sandboxes that other tests have.
+    strangers: frozenset[str]
 
     def docker(self, *arguments: str) -> str:
         return docker(self.engine, *arguments)
+
+    def sandboxes(self) -> frozenset[str]:
+        """Those of this server that run."""
+        return sandboxes(self.engine) - self.strangers
 
 
 def docker(engine: str, *arguments: str) -> str:
@@ -43,6 +49,12 @@ def docker(engine: str, *arguments: str) -> str:
     done = subprocess.run(["docker", *arguments], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def sandboxes(engine: str) -> frozenset[str]:
+    """The ids of all containers of sandboxes that run."""
+    found = docker(engine, "ps", "--filter", f"ancestor=afarensis-sandbox:{__version__}", "--format", "{{.ID}}")
+    return frozenset(found.split())
 
 
 def free_port() -> int:
@@ -69,12 +81,13 @@ def composed(docker_engine: str, sandbox_image: str, server_image: str) -> Itera
         "SOURCES": "built before",
     }
     command = ["docker-compose", "-f", str(DEPLOY / "compose.yaml"), "-p", project]
+    strangers = sandboxes(docker_engine)
     began = subprocess.run(
         [*command, "up", "-d", "--no-build"], env=environment, capture_output=True, text=True, check=False
     )
     try:
         assert began.returncode == 0, began.stderr
-        yield Composed(docker_engine, project, f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}/v1")
+        yield Composed(docker_engine, project, f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}/v1", strangers)
     finally:
         subprocess.run(
             [*command, "down", "--volumes", "--timeout", "20"], env=environment, capture_output=True, check=False
@@ -95,10 +108,7 @@ def test_compose_brings_up_a_server_that_does_the_main_job_in_containers(compose
     done = subprocess.run(demo, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr + composed.docker("logs", server)
     assert (tmp_path / "demo-out/penguin_summary.csv").read_text().startswith("species,penguins,mean_g")
-    sandboxes = composed.docker(
-        "ps", "--filter", f"ancestor=afarensis-sandbox:{__version__}", "--format", "{{.ID}}"
-    ).split()
-    assert sandboxes, "sessions are containers"
+    assert composed.sandboxes(), "sessions are containers"
     with urllib.request.urlopen(f"{composed.http}/models", timeout=10) as answer:
         assert [model["id"] for model in json.load(answer)["data"]] == ["direct"]
     inspected = json.loads(composed.docker("inspect", server))[0]
@@ -108,10 +118,7 @@ def test_compose_brings_up_a_server_that_does_the_main_job_in_containers(compose
     # What the server made goes with it.
     composed.docker("stop", "--time", "40", server)
     assert json.loads(composed.docker("inspect", server))[0]["State"]["ExitCode"] == 0
-    left = composed.docker(
-        "ps", "-a", "--filter", f"ancestor=afarensis-sandbox:{__version__}", "--format", "{{.Names}} {{.Status}}"
-    )
-    assert not [line for line in left.splitlines() if " Up " in line], left
+    assert not composed.sandboxes()
 
 
 def test_images_say_what_they_are(docker_engine: str, sandbox_image: str, server_image: str) -> None:
