@@ -1,5 +1,6 @@
 """What the database itself lets happen to runs, steps and messages: the second line behind `runs.states`."""
 
+import sqlite3
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -66,7 +67,7 @@ async def is_let(database: Database, before: RunStatus, after: Run | RunStatus) 
     moved = replace(wanted, id=run.id, thread_id=run.thread_id)
     try:
         return await database.write(lambda tx: runs.move(tx.connection, moved, before))
-    except IntegrityError:
+    except sqlite3.IntegrityError:
         assert await database.read(lambda connection: runs.get(connection, PROJECT, run.id)) == run
         return False
 

@@ -2,12 +2,12 @@
 
 import dataclasses
 from datetime import timedelta
+from sqlite3 import IntegrityError
 from types import ModuleType
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
 
 from afarensis_server import ids
 from afarensis_server.clock import now
