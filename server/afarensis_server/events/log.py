@@ -21,7 +21,7 @@ from ..clock import now
 from ..errors import EventsTrimmed, NotFound, ShuttingDown
 from ..store.database import Database, Transaction
 from ..store.prepared import Prepared
-from .tail import E, LogState, Tail, Waiters, within
+from .tail import FEW_LOGS, E, LogState, Tail, Waiters, within
 
 #: Events that a reader takes from the table at a time, and bytes of them: what a slow reader costs in memory.
 _READ_LIMIT = 100
@@ -162,6 +162,10 @@ class EventLog(Generic[D, E]):
         tail = self._tails.get(key)
         if tail is None:
             tail = self._tails[key] = Tail()
+            # What others remember was theirs while they were fewer.
+            if len(self._tails) <= FEW_LOGS:
+                for other in list(self._tails.values()):
+                    other.share(len(self._tails))
         return tail
 
     async def follow(
@@ -201,6 +205,7 @@ class EventLog(Generic[D, E]):
                     if event.type in self._kind.ends:
                         return
                 if has_more:
+                    woken = woken or appended.done()
                     continue
                 if woken and known is None and not events:
                     await self.last_sequence(project, owner_id)  # raises when the owner was deleted

@@ -11,10 +11,10 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from ..errors import CursorPastEnd, EventsTrimmed
 
 #: Bytes of the newest events of one log that are remembered, as they are stored, at least and at most: a reader who has
-#: fallen behind what is remembered costs twice as much. And of all logs, as far as the least of each leaves room.
+#: fallen behind what is remembered costs twice as much. From so many logs on, each has the least.
 _LEAST_BYTES = 1024 * 1024
 _MOST_BYTES = 8 * 1024 * 1024
-_ALL_BYTES = 64 * 1024 * 1024
+FEW_LOGS = 64
 
 
 class Logged(Protocol):
@@ -108,7 +108,11 @@ class Tail(Generic[E]):
         self._events.extend(events)
         self._size += sum(size for _, size in events)
         self.state = LogState(events[-1][0].sequence, ended)
-        most = max(_LEAST_BYTES, min(_MOST_BYTES, _ALL_BYTES // logs))
+        self.share(logs)
+
+    def share(self, logs: int) -> None:
+        """Remember no more than one of so many logs may."""
+        most = max(_LEAST_BYTES, min(_MOST_BYTES, FEW_LOGS * _LEAST_BYTES // logs))
         while self._size > most:
             self._size -= self._events.popleft()[1]
 
@@ -126,7 +130,7 @@ class Tail(Generic[E]):
         if first < 0:
             return None
         if most is not None and missing > most:
-            return [event for event, _ in islice(self._events, first, first + most)]
+            return [self._events[index][0] for index in range(first, first + most)]
         # From the end: a reader who keeps up is told the last ones, of many.
         newest = [event for event, _ in islice(reversed(self._events), missing)]
         newest.reverse()

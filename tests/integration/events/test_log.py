@@ -325,6 +325,23 @@ async def test_follower_learns_that_its_run_was_deleted(database: Database, log:
             await waiting
 
 
+async def test_follower_that_is_told_old_events_meanwhile_learns_it_as_soon(
+    database: Database, log: RunLog, run: Run
+) -> None:
+    tail = log.tail(PROJECT, run.id)
+    for _ in range(50):
+        await append(database, log, run, token())
+    async with aclosing(log.follow(PROJECT, run.id, 0, NEVER)) as items:
+        for _ in range(10):
+            await anext(items)
+        await database.write(lambda tx: threads.delete(tx.connection, PROJECT, run.thread_id))
+        log.deleted(PROJECT, run.id)
+        with pytest.raises(RunNotFound):
+            async for _ in items:
+                pass
+    del tail
+
+
 async def test_followers_that_have_left_leave_nothing_behind(tmp_path: Path) -> None:
     async with Database(f"sqlite:///{tmp_path / 'left.db'}") as database:
         log, run = RunLog(database), await new_run(database)

@@ -25,10 +25,11 @@ from afarensis_server.runs.models.protocol import (
     TextPart,
     UserMessage,
 )
+from afarensis_server.runs.models.transport import body_of, client
 from tests.support import scripted_anthropic
 from tests.support.containers import make_certificates
 from tests.support.scripted_anthropic import ScriptedAnthropic
-from tests.support.scripted_model import Pause, Raw, ScriptedModel, Turn, text
+from tests.support.scripted_model import Cut, Pause, Raw, ScriptedModel, Turn, Wait, text
 
 QUESTION = ModelRequest("scripted", (UserMessage((TextPart("Hello"),)),))
 #: Where nothing is, so that only a proxy can lead there.
@@ -48,7 +49,8 @@ class AnthropicProxy(ScriptedAnthropic):
 class Tunnel:
     """A proxy that passes on one connection after another; an async context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> None:
+        self._answer = answer
         #: The first line of each request.
         self.asked: list[str] = []
         self.url = ""
@@ -71,9 +73,14 @@ class Tunnel:
         self._connections.add(task)
         head = await reader.readuntil(b"\r\n\r\n")
         self.asked.append(head.split(b"\r\n")[0].decode())
+        if b" 200 " not in self._answer:
+            writer.write(self._answer)
+            await writer.drain()
+            writer.close()
+            return
         host, _, port = self.asked[-1].split()[1].rpartition(":")
         there_reader, there_writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.write(self._answer)
         await asyncio.gather(_pass_on(reader, there_writer), _pass_on(there_reader, writer))
 
 
@@ -219,3 +226,75 @@ async def test_proxy_that_is_down_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(ModelError, match="cannot be reached: the connection was refused") as raised:
             await words(model)
     assert raised.value.reason is ModelErrorReason.MODEL_UNREACHABLE
+
+
+@pytest.mark.parametrize("provider", [OpenAIModel, AnthropicModel])
+async def test_credentials_in_an_address_become_a_header(provider: type[OpenAIModel | AnthropicModel]) -> None:
+    kind, said = (
+        (ScriptedModel, text("ok")) if provider is OpenAIModel else (ScriptedAnthropic, scripted_anthropic.text("ok"))
+    )
+    async with kind([said]) as endpoint:
+        address = endpoint.base_url.replace("http://", "http://me:p%40ss@")
+        async with provider(EndpointSettings(address, name="endpoint")) as model:
+            assert await words(model) == "ok"
+    assert endpoint.requests[0].headers["authorization"] == f"Basic {b64encode(b'me:p@ss').decode()}"
+
+
+@pytest.mark.parametrize("provider", [OpenAIModel, AnthropicModel])
+@pytest.mark.parametrize("at_rest", [False, True])
+async def test_body_that_cannot_be_parsed_is_told_at_once(
+    provider: type[OpenAIModel | AnthropicModel], at_rest: bool
+) -> None:
+    data = {
+        OpenAIModel: b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n',
+        AnthropicModel: b"".join(step.data for step in scripted_anthropic.text("a").steps[:4] if isinstance(step, Raw)),
+    }[provider]
+    steps = (Raw(b"%x\r\n%s\r\n" % (len(data), data)), Pause(0.05), Raw(b"this is no size\r\n"), Wait(asyncio.Event()))
+    turn = Turn(steps, chunked=False, headers={"Transfer-Encoding": "chunked"})
+    kind = ScriptedModel if provider is OpenAIModel else ScriptedAnthropic
+    async with (
+        kind([turn]) as endpoint,
+        provider(EndpointSettings(endpoint.base_url, name="endpoint", stall_seconds=30)) as model,
+        asyncio.timeout(10),
+    ):
+        events = answer(model)
+        assert await anext(events) == TextDelta("a")
+        if at_rest:
+            await asyncio.sleep(0.2)
+        with pytest.raises(ModelError, match="closed the connection before its answer was complete"):
+            await anext(events)
+
+
+async def test_proxy_that_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Tunnel(answer=b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n") as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        async with OpenAIModel(EndpointSettings("https://models.invalid/v1")) as model:
+            with pytest.raises(ModelError, match="cannot be reached: the proxy on the way refused the connection"):
+                await words(model)
+
+
+async def test_connection_that_ended_while_nobody_read_is_let_go(
+    monkeypatch: pytest.MonkeyPatch, certificates: Path
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "ca.pem"))
+    turn = Turn((Raw(b"data: 1\n\n"), Pause(0.05), Cut()))
+    async with ScriptedModel([turn], tls=certified(certificates)) as endpoint, client(1) as http:
+        request = http.build_request(
+            "POST", f"{endpoint.base_url}/chat/completions", content=b'{"stream": true, "model": "x"}'
+        )
+        response = await http.send(request, stream=True)
+        assert await body_of(response).read() == b"data: 1\n\n"
+        port = int(endpoint.base_url.split(":")[2].removesuffix("/v1"))
+        async with asyncio.timeout(5):
+            while "08" not in states_to(port):  # noqa: ASYNC110  the kernel tells nobody
+                await asyncio.sleep(0.01)
+        await response.aclose()
+        async with asyncio.timeout(5):
+            while states_to(port) & {"01", "08"}:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+def states_to(port: int) -> set[str]:
+    """The states of this machine's connections to a port: 01 established, 08 closed by the other side alone."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {line[3] for line in lines if line[2].endswith(f":{port:04X}")}

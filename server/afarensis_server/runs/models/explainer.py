@@ -84,7 +84,9 @@ class Explainer:
         """No connection, or one that ended; the reason is among the error's causes."""
         # aiohttp names the host with how it would secure the connection, whether or not that was what failed.
         text = re.sub(r"\bssl:(<[^>]*>|\w+)", "", " ".join(_causes(error)))
-        if re.search(r"certificate|\bssl\b|tls", text, re.IGNORECASE):
+        if "ProxyError" in text:
+            why = "the proxy on the way refused the connection"
+        elif re.search(r"certificate|\bssl\b|tls", text, re.IGNORECASE):
             why = "no secure connection could be made"
         elif re.search(r"name or service|resolution|getaddrinfo|nodename|no address", text, re.IGNORECASE):
             why = "its host name is not known"

@@ -7,7 +7,7 @@ generators of httpx2, is most of what a streamed answer takes.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from urllib.request import getproxies, proxy_bypass
 
@@ -29,19 +29,22 @@ class Body:
         self._response = response
         #: The connection, while it is kept from reading.
         self._paused: asyncio.Transport | None = None
+        self._begun = False
 
     async def read(self) -> bytes:
         """All that came since the last time; waits for something to come. Empty at the end. Raises httpx2.HTTPError.
 
         It waits for as long as its caller does: only the caller knows how long nobody asked.
         """
-        if self._paused is not None:
-            self._paused.resume_reading()
-            self._paused = None
-        else:
-            self._forget_timeout()
+        if self._paused is None:
+            self._begin()
+        self.resume()
         with _translated():
-            piece = await self._response.content.readany()
+            try:
+                piece = await self._response.content.readany()
+            except RuntimeError as error:
+                # What aiohttp says between the end of a connection and the error that tells of it.
+                raise httpx2.ReadError(str(error)) from error
         connection = self._response.connection  # None once all has come
         if connection is not None and (transport := connection.transport) is not None and not transport.is_closing():
             # Not by aiohttp's own protocol, whose parser would stop behind the next piece of what is read then.
@@ -49,11 +52,41 @@ class Body:
             self._paused = transport
         return piece
 
-    def _forget_timeout(self) -> None:
+    def resume(self) -> None:
+        """Let the connection go on: one that is paused can neither be read nor closed."""
+        if self._paused is not None:
+            self._paused.resume_reading()
+            self._paused = None
+
+    def _begin(self) -> None:
         connection = self._response.connection
-        if connection is not None and (protocol := connection.protocol) is not None:
-            protocol.read_timeout = None
-            protocol.start_timeout()
+        if self._begun or connection is None or (protocol := connection.protocol) is None:
+            return
+        self._begun = True
+        protocol.read_timeout = None
+        protocol.start_timeout()
+        # Where it cannot be parsed, aiohttp closes the connection and tells nobody who reads.
+        if (closed := protocol.closed) is not None:
+            closed.remove_done_callback(_look)
+            closed.add_done_callback(_look)
+            closed.add_done_callback(self._lost)
+            self._response.content.on_eof(lambda: _forget(closed, self._lost))
+
+    def _lost(self, _closed: "asyncio.Future[None]") -> None:
+        content = self._response.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection was closed within the body"))
+
+
+def _look(closed: "asyncio.Future[None]") -> None:
+    """Take the error that nobody else asks for, or asyncio would log it."""
+    if not closed.cancelled():
+        closed.exception()
+
+
+def _forget(closed: "asyncio.Future[None]", callback: Callable[["asyncio.Future[None]"], None]) -> None:
+    # Connections are used again and again.
+    closed.remove_done_callback(callback)
 
 
 def body_of(response: httpx2.Response) -> Body:
@@ -82,7 +115,8 @@ class _Transport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request; returns with the head of its answer. Raises httpx2.HTTPError."""
-        url = URL(str(request.url), encoded=True)
+        # Of credentials in it, httpx2 has made a header.
+        url = URL(str(request.url), encoded=True).with_user(None)
         seconds = request.extensions.get("timeout", {})
         body = await request.aread()
         with _translated():
@@ -97,11 +131,12 @@ class _Transport(httpx2.AsyncBaseTransport):
                 ),
                 proxy=_proxy(url),
             )
+        read = Body(response)
         return httpx2.Response(
             response.status,
             headers=[header for header in response.raw_headers if header[0].lower() not in _ENCODING_HEADERS],
-            stream=_Stream(response),
-            extensions={_BODY: Body(response)},
+            stream=_Stream(response, read),
+            extensions={_BODY: read},
         )
 
     async def aclose(self) -> None:
@@ -120,8 +155,9 @@ class _Transport(httpx2.AsyncBaseTransport):
 class _Stream(httpx2.AsyncByteStream):
     """The same body as httpx2 reads it: an error's, say."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, body: Body) -> None:
         self._response = response
+        self._body = body
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with _translated():
@@ -130,6 +166,7 @@ class _Stream(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         """Let go of the connection; it ends unless all was read."""
+        self._body.resume()
         with _translated():
             self._response.release()
             await self._response.wait_for_close()
@@ -153,6 +190,8 @@ def _translated() -> Iterator[None]:
         raise httpx2.ConnectTimeout(str(error)) from error
     except TimeoutError as error:
         raise httpx2.ReadTimeout(str(error)) from error
+    except aiohttp.ClientHttpProxyError as error:
+        raise httpx2.ProxyError(str(error)) from error
     except aiohttp.ClientConnectorError as error:
         raise httpx2.ConnectError(str(error)) from error
     except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError) as error:
