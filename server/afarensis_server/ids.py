@@ -9,7 +9,9 @@ import threading
 import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_LENGTH = 26
+#: Two characters at a time.
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+_SHIFTS = range(120, -1, -10)
 _RANDOM_BITS = 80
 
 _lock = threading.Lock()
@@ -28,8 +30,7 @@ def _next_value() -> int:
 def new_id(prefix: str) -> str:
     """A new id with the given prefix, separator included: ``new_id("run_")``."""
     value = _next_value()
-    characters = [_ALPHABET[value >> 5 * place & 31] for place in reversed(range(_LENGTH))]
-    return prefix + "".join(characters)
+    return prefix + "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])
 
 
 def assistant_id() -> str:

@@ -21,7 +21,7 @@ from ..clock import now
 from ..errors import EventsTrimmed, NotFound, ShuttingDown
 from ..store.database import Database, Transaction
 from ..store.prepared import Prepared
-from .tail import FEW_LOGS, E, LogState, Tail, Waiters, within
+from .tail import FEW_LOGS, LOGS_WITH_MOST, E, LogState, Tail, Waiters, within
 
 #: Events that a reader takes from the table at a time, and bytes of them: what a slow reader costs in memory.
 _READ_LIMIT = 100
@@ -163,7 +163,7 @@ class EventLog(Generic[D, E]):
         if tail is None:
             tail = self._tails[key] = Tail()
             # What others remember was theirs while they were fewer.
-            if len(self._tails) <= FEW_LOGS:
+            if LOGS_WITH_MOST < len(self._tails) <= FEW_LOGS:
                 for other in list(self._tails.values()):
                     other.share(len(self._tails))
         return tail

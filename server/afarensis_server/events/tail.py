@@ -15,6 +15,8 @@ from ..errors import CursorPastEnd, EventsTrimmed
 _LEAST_BYTES = 1024 * 1024
 _MOST_BYTES = 8 * 1024 * 1024
 FEW_LOGS = 64
+#: Up to so many, each has the most.
+LOGS_WITH_MOST = FEW_LOGS * _LEAST_BYTES // _MOST_BYTES
 
 
 class Logged(Protocol):

@@ -37,12 +37,12 @@ class Inputs:
         known = set(taken.values())
         missing = [file_id for file_id in file_ids if file_id not in known]
         if missing:
-            files = await self.find(live.row.project, missing)
+            files = await self.find(live.project, missing)
             await self.place(live, files, assign_names(files, taken))
 
     async def place(self, live: LiveSession, files: Sequence[File], names: Mapping[str, str]) -> None:
         """Make files visible under these names, by file id. What lies there makes place."""
-        project, thread_id = live.row.project, live.row.thread_id
+        project, thread_id = live.project, live.thread_id
         inputs = [await self.at(project, file, names[file.id], file.id) for file in files]
         try:
             await live.sandbox.add_files(inputs)

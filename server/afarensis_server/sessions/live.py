@@ -14,7 +14,8 @@ class LiveSession:
     """An open session on this server."""
 
     def __init__(self, row: Session, sandbox: SandboxSession, outputs: OutputKeeper) -> None:
-        self.row = row
+        self._row = row
+        self._used_at = row.last_active_time
         self.sandbox = sandbox
         self.outputs = outputs
         #: Input file ids by the name they have in /mnt/data.
@@ -32,12 +33,33 @@ class LiveSession:
 
     @property
     def id(self) -> str:
-        return self.row.id
+        return self._row.id
+
+    @property
+    def project(self) -> str:
+        return self._row.project
+
+    @property
+    def thread_id(self) -> str | None:
+        """The thread whose it is; None where it stands alone."""
+        return self._row.thread_id
+
+    @property
+    def row(self) -> Session:
+        """The session as a client sees it."""
+        if self._used_at is not self._row.last_active_time:
+            self._row = replace(self._row, last_active_time=self._used_at, expire_time=expiry(self._row, self._used_at))
+        return self._row
+
+    @row.setter
+    def row(self, row: Session) -> None:
+        self._row = row
+        self._used_at = row.last_active_time
 
     def touch(self) -> None:
         """It is used now: its idle time begins anew."""
-        moment = now()
-        self.row = replace(self.row, last_active_time=moment, expire_time=expiry(self.row, moment))
+        # The row follows when somebody looks at it: every execution touches its session twice.
+        self._used_at = now()
 
     def taken_names(self) -> dict[str, str]:
         """File ids by the names in /mnt/data that no further input may take."""

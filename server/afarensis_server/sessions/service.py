@@ -169,7 +169,7 @@ class Sessions:
     async def live(self, project: str, session_id: str) -> LiveSession:
         """The open session with this id. Raises SessionNotFound, SessionNotActive."""
         live = self._live.get(session_id)
-        if live is not None and live.row.project == project:
+        if live is not None and live.project == project:
             return live
         row = await self.get(project, session_id)
         raise SessionNotActive(session_id=session_id, status=row.status)
@@ -289,17 +289,17 @@ class Sessions:
 
     async def _note(self, live: LiveSession, kept: Sequence[KeptFile]) -> None:
         """Note what lies where in a thread's session, for the next one."""
-        thread_id = live.row.thread_id
+        thread_id = live.thread_id
         if thread_id is not None and kept:
-            await self._database.write(lambda tx: thread_files.save(tx.connection, live.row.project, thread_id, kept))
+            await self._database.write(lambda tx: thread_files.save(tx.connection, live.project, thread_id, kept))
 
     async def _end(self, live: LiveSession, status: SessionStatus) -> Session:
         """End a session, to the end even when the caller is cancelled; whoever asks again waits for the same."""
         if live.ending is None:
             # Out of the tables first, so that nobody takes it up while it ends.
             del self._live[live.id]
-            if live.row.thread_id is not None and self._by_thread.get(live.row.thread_id) is live:
-                del self._by_thread[live.row.thread_id]
+            if live.thread_id is not None and self._by_thread.get(live.thread_id) is live:
+                del self._by_thread[live.thread_id]
             self._ending[live.id] = live
             live.row = replace(live.row, status=status, close_time=now())
             live.ending = asyncio.create_task(self._finish(live), name=f"end of {live.id}")

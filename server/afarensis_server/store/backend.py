@@ -4,7 +4,7 @@ import sqlite3
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, RootTransaction, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -92,15 +92,25 @@ class Backend:
         """Begin a transaction that sees one snapshot. It ends with the connection's."""
         _driver(connection).execute("BEGIN")
 
-    def begin_writing(self, connection: Connection, commit: Commit) -> RootTransaction:
-        """Begin a transaction that holds the write lock, so that no later statement waits for it."""
-        transaction = connection.begin()
+    def begin_writing(self, connection: Connection, commit: Commit) -> None:
+        """Begin a transaction that holds the write lock, so that no later statement waits for it.
+
+        SQLAlchemy, which would take as long for its own part of it as for a small statement, is not told.
+        """
+        driver = _driver(connection)
         if connection.info.get(_COMMIT) is not commit:
             for pragma in self._pragmas[commit]:
-                _driver(connection).execute(pragma)
+                driver.execute(pragma)
             connection.info[_COMMIT] = commit
-        _driver(connection).execute("BEGIN IMMEDIATE")
-        return transaction
+        driver.execute("BEGIN IMMEDIATE")
+
+    def commit(self, connection: Connection) -> None:
+        """Commit what was begun to be written."""
+        _driver(connection).execute("COMMIT")
+
+    def roll_back(self, connection: Connection) -> None:
+        """Undo what was begun to be written."""
+        _driver(connection).execute("ROLLBACK")
 
     def wait_for_nothing(self, connection: Connection) -> None:
         """Let statements fail where there is a lock."""

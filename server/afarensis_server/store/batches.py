@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 
-from sqlalchemy import Connection, RootTransaction
+from sqlalchemy import Connection
 
 from .backend import Backend, Commit
 from .units import Unit
@@ -38,13 +38,14 @@ class Batch:
         self._backend = backend
         self.units = list(units)
         self.durable = any(unit.durable for unit in self.units)
-        self._transaction: RootTransaction | None = None
+        self._connection: Connection | None = None
         #: Whether a unit succeeded, so that there is something to commit.
         self._shared = False
 
     def begin(self, connection: Connection, commit: Commit) -> None:
         """Take the lock. Nothing has happened if this fails."""
-        self._transaction = self._backend.begin_writing(connection, commit)
+        self._backend.begin_writing(connection, commit)
+        self._connection = connection
 
     def run(self, connection: Connection, commit: Commit, seconds: float) -> list[Unit]:
         """Run the units, as many as can begin within some time; the others, which are none of the batch any more."""
@@ -62,16 +63,17 @@ class Batch:
                 self._shared = True
             else:
                 # No unit came before it that its failure could take along: it needed no savepoint.
-                self._begun().rollback()
-                self.begin(connection, commit)
+                self._backend.roll_back(connection)
+                self._backend.begin_writing(connection, commit)
         return []
 
     def commit(self) -> None:
         """Commit what did not fail."""
+        assert self._connection is not None, "the batch has not begun"
         if self._shared:
-            self._begun().commit()
+            self._backend.commit(self._connection)
         else:
-            self._begun().rollback()
+            self._backend.roll_back(self._connection)
 
     def fail(self, error: Exception) -> None:
         """Fail all units, for nothing was committed: those that had failed saw what never came to be."""
@@ -82,10 +84,6 @@ class Batch:
         """Tell the awaiters. For the event loop."""
         for unit in self.units:
             unit.answer(self._backend)
-
-    def _begun(self) -> RootTransaction:
-        assert self._transaction is not None, "the batch has not begun"
-        return self._transaction
 
     def _attempt(self, unit: Unit, connection: Connection) -> bool:
         transaction = Transaction(connection)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection
 
 from afarensis_server import ids
 from afarensis_server.clock import now
@@ -75,7 +75,14 @@ class Gate:
 
 def count_commits(database: Database) -> list[None]:
     commits: list[None] = []
-    event.listen(database._backend.writing, "commit", lambda _connection: commits.append(None))
+    backend = database._backend
+    commit = backend.commit
+
+    def counted(connection: Connection) -> None:
+        commit(connection)
+        commits.append(None)
+
+    backend.commit = counted  # type: ignore[method-assign]
     return commits
 
 

@@ -40,7 +40,8 @@ def migrate_to_before(path: Path, name: str) -> None:
     (before,) = (one.down_revision for one in revisions if one.path.endswith(f"_{name}.py"))
     assert isinstance(before, str)
     backend = Backend(make_url(f"sqlite:///{path}"), 1, 1.0)
-    with backend.migrating.connect() as connection, backend.begin_writing(connection, Commit.DURABLE):
+    with backend.migrating.begin() as connection:
+        backend.begin_writing(connection, Commit.DURABLE)
         settings.attributes["connection"] = connection
         command.upgrade(settings, before)
     backend.dispose()

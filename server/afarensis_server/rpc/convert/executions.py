@@ -88,20 +88,19 @@ def _error_message(error: CodeError) -> pb.ExecutionError:
 
 
 def execution_event_message(logged: LoggedExecutionEvent) -> pb.ExecutionEvent:
-    message = pb.ExecutionEvent(sequence=logged.sequence, create_time=timestamp_message(logged.create_time))
+    sequence, time = logged.sequence, timestamp_message(logged.create_time)
     match logged.event:
-        case Started() as started:
-            message.started.execution_id = started.execution_id
-            message.started.state_lost = started.state_lost
         case OutputItem() as item:
-            message.output.CopyFrom(output_message(item))
+            return pb.ExecutionEvent(sequence=sequence, create_time=time, output=output_message(item))
+        case Started() as started:
+            begun = pb.ExecutionStarted(execution_id=started.execution_id, state_lost=started.state_lost)
+            return pb.ExecutionEvent(sequence=sequence, create_time=time, started=begun)
         case DisplayItem() as item:
-            message.display.CopyFrom(display_message(item))
+            return pb.ExecutionEvent(sequence=sequence, create_time=time, display=display_message(item))
         case FileItem() as item:
-            message.file.CopyFrom(file_change_message(item))
+            return pb.ExecutionEvent(sequence=sequence, create_time=time, file=file_change_message(item))
         case ExecutionResult() as result:
-            message.result.CopyFrom(result_message(result))
-    return message
+            return pb.ExecutionEvent(sequence=sequence, create_time=time, result=result_message(result))
 
 
 def execution_message(state: ExecutionState, most_bytes: int) -> pb.Execution:

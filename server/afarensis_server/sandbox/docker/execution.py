@@ -63,16 +63,17 @@ class Execution(execution.Execution):
         if due is None or (at_most_seconds is not None and at_most_seconds < due):
             due = at_most_seconds
         await self._call.wait(due)
-        with self._pace.measured():
-            try:
-                events = list(self._take_frames())
-            except ConnectionLost:
-                events = []
-                self.files_lost = True
-                events += self._finish()
-            now = time.monotonic()
-            if not self.over and self._outputs.due_in(now) == 0.0:
-                events += self._outputs.flush(now)
+        began = time.monotonic()
+        try:
+            events = list(self._take_frames())
+        except ConnectionLost:
+            events = []
+            self.files_lost = True
+            events += self._finish()
+        now = time.monotonic()
+        if not self.over and self._outputs.due_in(now) == 0.0:
+            events += self._outputs.flush(now)
+        self._pace.worked(began)
         return events
 
     def close(self) -> None:

@@ -41,13 +41,16 @@ class _Pipe:
     def drained(self) -> bool:
         return _unread(self._copy, termios.FIONREAD) == 0
 
-    def restore(self) -> None:
-        """Make the standard descriptor the pipe again, should user code have closed or replaced it."""
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the standard descriptor is the pipe: user code may have closed or replaced it."""
         try:
-            if self._identify(self.descriptor) == self._identity:
-                return
+            return self._identify(self.descriptor) == self._identity
         except OSError:
-            pass  # closed: what follows opens it again
+            return False
+
+    def restore(self) -> None:
+        """Make the standard descriptor the pipe again."""
         os.dup2(self._copy, self.descriptor, inheritable=True)
 
     @staticmethod
@@ -146,18 +149,24 @@ class Channels:
     def finish(self, result: dict[str, Any] | None) -> None:
         """Flush all output, C's too, undo what user code did to the streams, and send the result, if there is one."""
         with self._interrupts, self._lock:
-            self._flush_both()
-            for pipe in self._pipes:
-                pipe.restore()
-            # Once more: what could not be written to a closed descriptor still waits in the buffer.
-            if not self._flush_both():
+            frame = b""
+            if result is not None and not self.in_child:
+                frame = encode({"type": "result", "id": self._request} | result)
+            if displaced := [pipe for pipe in self._pipes if not pipe.is_in_place]:
+                self._flush_both()  # to where it was printed
+                for pipe in displaced:
+                    pipe.restore()
+            _flush_replaced((self.stdout, self.stderr))
+            _restore_stdin()
+            # The host wakes up with the first byte of this, and is to find all the rest when it looks.
+            if not self._flush_both() or self.stdout.is_broken() or self.stderr.is_broken():
                 self._open_streams()
             self._flush_native()
-            self._flusher.rest()
-            self._last = None
+            if frame:
+                self._control.sendall(frame)
+            self._last = self._control_drained if frame else None
             self._restore_streams()
-            if result is not None and not self.in_child:
-                self._send({"type": "result", "id": self._request} | result)
+            self._flusher.rest()
             self._request = None
 
     def _send(self, header: dict[str, Any], body: bytes = b"") -> None:
@@ -189,18 +198,11 @@ class Channels:
         sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc]
 
     def _restore_streams(self) -> None:
-        replaced: Any
-        for replaced in (getattr(sys, "stdout", None), getattr(sys, "stderr", None)):
-            if replaced is not self.stdout and replaced is not self.stderr:
-                # An object of the user's own, which may be anything; what it cannot flush is lost with it.
-                with suppress(Exception):
-                    replaced.flush()
-        if self.stdout.is_broken() or self.stderr.is_broken():
-            self._open_streams()
         self.stdout.restore()
         self.stderr.restore()
+        self.stdout.fall_behind()
+        self.stderr.fall_behind()
         sys.stdout, sys.stderr = self.stdout, self.stderr
-        _restore_stdin()
 
     def _before_fork(self) -> None:
         # The child must find the lock free and the buffers empty. The flusher ends, so that Python does not warn of a
@@ -233,6 +235,16 @@ class Channels:
         return heir
 
 
+def _flush_replaced(streams: tuple[OutputStream, OutputStream]) -> None:
+    """Flush what user code put in the place of the streams."""
+    replaced: Any
+    for replaced in (getattr(sys, "stdout", None), getattr(sys, "stderr", None)):
+        if replaced is not streams[0] and replaced is not streams[1]:  # not `in`, which would ask it
+            # An object of the user's own, which may be anything; what it cannot flush is lost with it.
+            with suppress(Exception):
+                replaced.flush()
+
+
 def _restore_stdin() -> None:
     try:
         os.fstat(0)
@@ -248,11 +260,10 @@ def _restore_stdin() -> None:
 
 
 def _flush(stream: OutputStream) -> bool:
-    stream.fall_quiet()
     try:
-        stream.flush()
-    except (OSError, ValueError):
-        return False  # user code closed the descriptor or the stream; the end of the cell mends it
+        stream.flush_all()
+    except (AttributeError, OSError, ValueError):
+        return False  # user code closed the descriptor or took the stream apart; the end of the cell mends it
     return True
 
 

@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Self
+from functools import cache
+from typing import Any, Self
 
 from .descriptors import move_high
 
@@ -150,5 +151,9 @@ def _new_timer() -> int:
 
 def _set_timer(timer: int, seconds: float) -> bool:
     """Have a timer go off after some time, or never (0); whether it is one."""
-    setting = _TimerSetting(0, 0, int(seconds), int(seconds % 1 * 1e9))
-    return timer >= 0 and _libc.timerfd_settime(timer, 0, ctypes.byref(setting), None) == 0
+    return timer >= 0 and _libc.timerfd_settime(timer, 0, _timer_setting(seconds), None) == 0
+
+
+@cache
+def _timer_setting(seconds: float) -> Any:
+    return ctypes.byref(_TimerSetting(0, 0, int(seconds), int(seconds % 1 * 1e9)))

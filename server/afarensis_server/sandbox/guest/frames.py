@@ -12,8 +12,8 @@ host    ``{"type": "ready"}``, once, before the first request
 host    ``{"type": "display", "id": int, "representations": [{"media_type": str, "length": int, "text": bool}, ...]}``;
         the body holds the representations one after another, textual ones as UTF-8
 host    ``{"type": "result", "id": int, "status": "ok" | "error" | "interrupted", "error": null | {"name": str,
-        "value": str, "traceback": str}, "out_of_memory": bool, "cpu_seconds": float}``, after both output pipes were
-        flushed; ``out_of_memory``: the error is a MemoryError that no ``raise`` of the code made
+        "value": str, "traceback": str}, "out_of_memory": bool}``, after both output pipes were flushed;
+        ``out_of_memory``: the error is a MemoryError that no ``raise`` of the code made
 ======  ==============================================================================================================
 
 An ``id`` is a random number, so that nothing can be answered ahead of its request. An interrupt is SIGINT, not a
@@ -25,6 +25,7 @@ import struct
 from typing import Any
 
 PREFIX = struct.Struct(">II")
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class FrameError(ValueError):
@@ -33,7 +34,7 @@ class FrameError(ValueError):
 
 def encode(header: dict[str, Any], body: bytes = b"") -> bytes:
     """One frame, ready to send."""
-    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded = _to_json(header).encode()
     return PREFIX.pack(len(encoded), len(body)) + encoded + body
 
 
@@ -80,7 +81,7 @@ class FrameBuffer:
         if len(self._buffer) < end:
             return None
         try:
-            header = json.loads(self._buffer[PREFIX.size : PREFIX.size + header_length])
+            header = json.loads(self._buffer[PREFIX.size : PREFIX.size + header_length].decode())
         except (ValueError, RecursionError) as error:
             raise FrameError("a frame's header is not JSON") from error
         if not isinstance(header, dict) or not isinstance(header.get("type"), str):

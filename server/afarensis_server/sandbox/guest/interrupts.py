@@ -1,5 +1,6 @@
 """SIGINT as KeyboardInterrupt, only while a cell runs and never in the middle of the guest's own bookkeeping."""
 
+import _signal  # type: ignore[import-not-found]  # what `signal` is made of
 import signal
 import threading
 from collections.abc import Callable
@@ -21,7 +22,8 @@ class Interrupts:
 
     def install(self) -> None:
         """Take over SIGINT. Also done before each cell, since user code may have set a handler of its own."""
-        signal.signal(signal.SIGINT, self._handle)
+        # Past what turns numbers into enums, which takes far longer than the rest.
+        _signal.signal(_signal.SIGINT, self._handle)
 
     @staticmethod
     def cancel_timers() -> None:

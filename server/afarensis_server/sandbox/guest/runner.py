@@ -4,7 +4,6 @@ import faulthandler
 import multiprocessing
 import os
 import random
-import resource
 import select
 import socket
 import sys
@@ -130,7 +129,6 @@ class Runner:
         """
         modules = [name for name in ("numpy", "pandas") if name in sys.modules]
         self._channels.begin(0)
-        _cpu_seconds()
         self._cells.rehearse("\n".join([f"import {name}" for name in modules] + ["print('', end='')"]))
         self._channels.finish(None)
 
@@ -144,30 +142,18 @@ class Runner:
     def _execute(self, request: int, code: str) -> None:
         self._has_run = True
         self._channels.begin(request)
-        before = _cpu_seconds()
         self._interrupts.install()
         outcome = self._cells.run(code)
         self._interrupts.cancel_timers()
         self._children.reap_orphans()
         if sys.getrecursionlimit() < LEAST_RECURSION:
             sys.setrecursionlimit(LEAST_RECURSION)
-        cpu_seconds = round(_cpu_seconds() - before, 6)
         self._channels.finish(
-            {
-                "status": outcome.status,
-                "error": outcome.error,
-                "out_of_memory": outcome.out_of_memory,
-                "cpu_seconds": cpu_seconds,
-            }
+            {"status": outcome.status, "error": outcome.error, "out_of_memory": outcome.out_of_memory}
         )
         if self._channels.in_child:
             # Code called os.fork() and let both processes run on. There is one interpreter, and it is the parent.
             _exit(0 if outcome.status == "ok" else 1)
-
-
-def _cpu_seconds() -> float:
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _reseed() -> None:

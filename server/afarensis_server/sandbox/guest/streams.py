@@ -107,10 +107,16 @@ class OutputStream(io.TextIOWrapper):
         self.behind = True
         self._look_again()
 
-    def fall_quiet(self) -> None:
-        """What was written is flushed."""
+    def flush_all(self) -> None:
+        """Flush what was written, of both layers; it is quiet then."""
         self.quiet = True
         self._look_again()
+        # Or what the text layer hands down would count as written anew.
+        self.output.stream = None
+        try:
+            self.flush()
+        finally:
+            self.output.stream = self
 
     def make_heir(self) -> "OutputStream":
         """A fresh stream to the same pipe, which gets what is written to this one from now on, and each line at once.

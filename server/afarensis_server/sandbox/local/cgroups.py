@@ -115,10 +115,10 @@ class Cgroup:
     def usage(self) -> Usage:
         """Read the counters."""
         if self._version == 2:
-            kills = self._fields("memory", "memory.events").get("oom_kill", 0)
+            kills = self._field("memory", "memory.events", b"oom_kill") or 0
             return Usage(self.cpu_seconds(), self._number("memory", "memory.peak"), kills, self._fork_refusals())
         if self._version == 1:
-            kills = self._fields("memory", "memory.oom_control").get("oom_kill", 0)
+            kills = self._field("memory", "memory.oom_control", b"oom_kill") or 0
             peak = self._number("memory", "memory.max_usage_in_bytes")
             return Usage(self.cpu_seconds(), peak, kills, self._fork_refusals())
         return Usage()
@@ -126,7 +126,7 @@ class Cgroup:
     def cpu_seconds(self) -> float | None:
         """Processor time of all processes so far; None where nobody counts it."""
         if self._version == 2:
-            used = self._fields("cpu", "cpu.stat").get("usage_usec")
+            used = self._field("cpu", "cpu.stat", b"usage_usec")
             return None if used is None else used / 1e6
         used = self._number("cpuacct", "cpuacct.usage") if self._version == 1 else None
         return None if used is None else used / 1e9
@@ -155,7 +155,7 @@ class Cgroup:
         return removed
 
     def _fork_refusals(self) -> int:
-        return self._fields("pids", "pids.events").get("max", 0)
+        return self._field("pids", "pids.events", b"max") or 0
 
     def _write(self, controller: str, name: str, value: int | str, *, optional: bool = False) -> None:
         directory = self._directories.get(controller)
@@ -167,12 +167,12 @@ class Cgroup:
             if not optional:
                 raise
 
-    def _read(self, controller: str, name: str) -> str:
+    def _read(self, controller: str, name: str) -> bytes:
         descriptor = self._file(controller, name)
         try:
-            return os.pread(descriptor, _COUNTER_BYTES, 0).decode() if descriptor >= 0 else ""
+            return os.pread(descriptor, _COUNTER_BYTES, 0) if descriptor >= 0 else b""
         except OSError:
-            return ""
+            return b""
 
     def _file(self, controller: str, name: str) -> int:
         key = (controller, name)
@@ -186,12 +186,19 @@ class Cgroup:
         return descriptor
 
     def _number(self, controller: str, name: str) -> int | None:
-        text = self._read(controller, name).strip()
-        return int(text) if text.isdigit() else None
+        return _as_number(self._read(controller, name))
 
-    def _fields(self, controller: str, name: str) -> dict[str, int]:
-        pairs = [line.split() for line in self._read(controller, name).splitlines()]
-        return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+    def _field(self, controller: str, name: str, field: bytes) -> int | None:
+        """The number of a field, in a file with one on each line."""
+        for line in self._read(controller, name).splitlines():
+            if line.startswith(field) and line[len(field) : len(field) + 1] == b" ":
+                return _as_number(line[len(field) :])
+        return None
+
+
+def _as_number(text: bytes) -> int | None:
+    text = text.strip()
+    return int(text) if text.isdigit() else None
 
 
 class Cgroups:

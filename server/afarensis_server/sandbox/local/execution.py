@@ -48,8 +48,15 @@ class Execution(execution.Execution):
 
     async def send(self, request: bytes) -> None:
         """Hand over the code, as ``encode_request`` made it."""
+        control = self._interpreter.control
         try:
-            await self._loop.sock_sendall(self._interpreter.control, request)
+            # All of it at once, as a rule: the loop's way takes three times as long.
+            try:
+                sent = control.send(request)
+            except BlockingIOError:
+                sent = 0
+            if sent < len(request):
+                await self._loop.sock_sendall(control, memoryview(request)[sent:])
         except OSError:
             return  # the interpreter has ended, as its pidfd will say
         except asyncio.CancelledError:
@@ -63,8 +70,9 @@ class Execution(execution.Execution):
         if due is None or (at_most_seconds is not None and at_most_seconds < due):
             due = at_most_seconds
         ready = await self._interpreter.watch.readable(due)
-        with self._pace.measured():
-            events = list(self._read(ready))
+        began = time.monotonic()
+        events = list(self._read(ready))
+        self._pace.worked(began)
         ended = self._interpreter.pidfd in ready
         if ended and self.result is None:
             self.ending = await self._interpreter.ended()
@@ -101,7 +109,8 @@ class Execution(execution.Execution):
         for descriptor, stream in self._streams.items():
             if descriptor in ready:
                 yield from self._read_output(descriptor, stream)
-        if self._control in ready:
+        # Most code prints and has ended: what came while its output was read is not waited for once more.
+        if self._control in ready or (self._control in self._interpreter.open and unread_bytes(self._control)):
             yield from self._read_frames()
         now = time.monotonic()
         if self._outputs.due_in(now) == 0.0:

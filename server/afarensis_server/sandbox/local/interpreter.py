@@ -45,6 +45,8 @@ class Interpreter:
         #: execution to the next.
         self.open = {stdout, stderr, control.fileno(), pidfd}
         self._watch: Watch | None = None
+        #: Its /tmp, once somebody asked for it.
+        self._tmp = -1
         self._holders = 1
         self._killed = False
         #: The group whose limits bind it.
@@ -71,8 +73,10 @@ class Interpreter:
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing came that was not asked for, as it must be before a request."""
-        return self.frames.is_empty and unread_bytes(self.control.fileno()) == 0
+        """Whether it runs, and nothing came that was not asked for, as it must be before a request."""
+        if self._killed or self._ended.done() or not self.frames.is_empty:
+            return False
+        return self.watch.ready().isdisjoint((self.control.fileno(), self.pidfd))
 
     async def ended(self) -> Ending:
         """How it ended. Call it when the pidfd says that it did."""
@@ -209,9 +213,21 @@ class Interpreter:
             if self._watch is not None:
                 self._watch.close()
             self.control.close()
-            for descriptor in (self.pidfd, self.stdout, self.stderr):
-                os.close(descriptor)
+            for descriptor in (self.pidfd, self.stdout, self.stderr, self._tmp):
+                if descriptor >= 0:
+                    os.close(descriptor)
             self._ended.cancel()
+
+    def temporary_files(self) -> os.statvfs_result | None:
+        """What its /tmp has left; None where there is none any more."""
+        if not self.alive:
+            return None
+        with contextlib.suppress(OSError):
+            if self._tmp < 0:
+                # No link leads astray: the root directory is read-only, and /tmp a mount in it.
+                self._tmp = os.open(f"/proc/{self.pid}/root/tmp", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            return os.fstatvfs(self._tmp)
+        return None
 
     def peak_memory_bytes(self) -> int:
         """The most memory that the process had, with what it shares with its zygote."""

@@ -56,7 +56,7 @@ class Place:
     @property
     def is_ready(self) -> bool:
         """Whether an interpreter waits for code, and has said nothing that nobody asked for."""
-        return self._interpreter is not None and self._interpreter.alive and self._interpreter.is_silent
+        return self._interpreter is not None and self._interpreter.is_silent
 
     def suits(self, limits: SessionLimits) -> bool:
         """Whether a session with these limits can have this place."""

@@ -20,7 +20,7 @@ class Watch:
 
     async def readable(self, timeout_seconds: float | None) -> set[int]:
         """Wait until one of them can be read or has ended; empty when the time is over."""
-        if ready_now := self._poll():
+        if ready_now := self.ready():
             # Others have their turn first: whoever waits here in a loop may never have to wait.
             await asyncio.sleep(0)
             return ready_now
@@ -33,7 +33,11 @@ class Watch:
             if timer is not None:
                 timer.cancel()
             self._loop.remove_reader(self._epoll)
-        return self._poll()
+        return self.ready()
+
+    def ready(self) -> set[int]:
+        """Those that can be read now, or have ended."""
+        return {descriptor for descriptor, _ in self._epoll.poll(0)}
 
     def forget(self, descriptor: int) -> None:
         """Watch one no longer."""
@@ -42,9 +46,6 @@ class Watch:
     def close(self) -> None:
         """Let go of all."""
         self._epoll.close()
-
-    def _poll(self) -> set[int]:
-        return {descriptor for descriptor, _ in self._epoll.poll(0)}
 
 
 async def wait_readable(descriptors: Collection[int], timeout_seconds: float | None) -> set[int]:

@@ -6,7 +6,6 @@ import os
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
 
 from ..driver import (
     DataFile,
@@ -220,17 +219,14 @@ class LocalSession(ClosableSession):
 
     def _full_disks(self) -> frozenset[str]:
         """What is used up of /mnt/data and /tmp, by the name of the limit and the place."""
-        states = {"data": os.fstatvfs(self.place.upper)}
-        if self.place.interpreter.alive:
-            # No link leads astray: the root directory is read-only, and /tmp a mount in it.
-            with suppress(OSError):
-                states["tmp"] = os.statvfs(f"/proc/{self.place.interpreter.pid}/root/tmp")
-        counts = [
-            (name, place, left)
-            for place, state in states.items()
-            for name, left in (("disk_bytes", state.f_bfree), ("disk_inodes", state.f_ffree))
-        ]
-        return frozenset(f"{name} {place}" for name, place, left in counts if left == 0)
+        states = [("data", os.fstatvfs(self.place.upper)), ("tmp", self.place.interpreter.temporary_files())]
+        full = []
+        for place, state in states:
+            if state is not None and state.f_bfree == 0:
+                full.append(f"disk_bytes {place}")
+            if state is not None and state.f_ffree == 0:
+                full.append(f"disk_inodes {place}")
+        return frozenset(full)
 
     def _peak(self, usage: Usage) -> int:
         if usage.peak_memory_bytes is not None:

@@ -95,7 +95,9 @@ def take_snapshot(
 def compare(before: Snapshot, after: Snapshot, inputs: Iterable[str] = ()) -> list[tuple[str, str, int]]:
     """What changed between two snapshots, in the order of paths: each path, a FileChangeKind, and the size in bytes."""
     inputs = frozenset(inputs)
-    changes = []
+    changes: list[tuple[str, str, int]] = []
+    if before == after:
+        return changes
     for path in sorted(before.files.keys() | after.files.keys() | inputs):
         was, signature = before.has(path, inputs), after.files.get(path)
         if signature is not None and signature != before.files.get(path):

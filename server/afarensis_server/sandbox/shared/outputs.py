@@ -13,14 +13,17 @@ COALESCE_SECONDS = 0.025
 #: its time by itself: else every byte could be an event of its own.
 MAX_TURNS = 2_000
 
+_Decoder = codecs.getincrementaldecoder("utf-8")
+
 
 class Outputs:
     """Decodes, gathers and limits what is read. Not a step of it waits: the caller asks when it is time."""
 
     def __init__(self, limit: int) -> None:
         self._left = limit
-        self._dropped = dict.fromkeys(OutputStream, 0)
-        self._decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in OutputStream}
+        #: Of each stream that something was read of.
+        self._decoders: dict[OutputStream, codecs.IncrementalDecoder] = {}
+        self._dropped: dict[OutputStream, int] = {}
         self._stream = OutputStream.STDOUT
         self._turns = 0
         self._texts: dict[OutputStream, list[str]] = {}
@@ -42,12 +45,15 @@ class Outputs:
             if self._turns <= MAX_TURNS:
                 yield from self.flush(now)
             self._stream = stream
+        decoder = self._decoders.get(stream)
+        if decoder is None:
+            decoder = self._decoders[stream] = _Decoder("replace")
         if len(data) > self._left:
-            self._dropped[stream] += len(data) - self._left
+            self._dropped[stream] = self._dropped.get(stream, 0) + len(data) - self._left
             data = data[: self._left]
         self._left -= len(data)
         for start in range(0, len(data), MAX_TEXT):
-            for text in _pieces(self._decoders[stream].decode(data[start : start + MAX_TEXT])):
+            for text in _pieces(decoder.decode(data[start : start + MAX_TEXT])):
                 size = len(text) if text.isascii() else len(text.encode())
                 if self._size + size > MAX_TEXT:
                     yield from self.flush(now)
@@ -68,10 +74,10 @@ class Outputs:
     def finish(self, now: float) -> Iterator[Output]:
         """Show all that is left, with cut-off characters as U+FFFD, and say what was left out."""
         yield from self.flush(now)
-        for stream, decoder in self._decoders.items():
-            text = decoder.decode(b"", final=True)
-            if text or self._dropped[stream]:
-                yield Output(stream=stream, text=text, dropped_bytes=self._dropped[stream])
+        for stream in OutputStream:
+            text = self._decoders[stream].decode(b"", final=True) if stream in self._decoders else ""
+            if text or stream in self._dropped:
+                yield Output(stream=stream, text=text, dropped_bytes=self._dropped.get(stream, 0))
 
 
 def _pieces(text: str) -> Iterator[str]:

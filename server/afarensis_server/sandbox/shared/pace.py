@@ -6,8 +6,6 @@ execution a share of its time; the code waits for the rest, as it does for any r
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 #: Reads of less than this many bytes are crumbs, and so is every frame.
 _CRUMB_BYTES = 4 * 1024
@@ -35,11 +33,8 @@ class Pace:
         if size_bytes < _CRUMB_BYTES:
             self._crumbs += 1
 
-    @contextmanager
-    def measured(self) -> Iterator[None]:
-        """Measure the work of one round of reading."""
-        began = time.monotonic()
-        yield
+    def worked(self, began: float) -> None:
+        """Measure the work of one round of reading, which began then by the monotonic clock."""
         if self._crumbs > max(self._counted, _FREE_CRUMBS):
             self._owed += _REST * (time.monotonic() - began + _OVERHEAD_SECONDS)
         self._counted = self._crumbs

@@ -42,7 +42,8 @@ def upgrade(backend: Backend) -> None:
     settings = configuration()
     script = ScriptDirectory.from_config(settings)
     known = {revision.revision for revision in script.walk_revisions()}
-    with _lock, backend.migrating.connect() as connection, backend.begin_writing(connection, Commit.DURABLE):
+    with _lock, backend.migrating.begin() as connection:
+        backend.begin_writing(connection, Commit.DURABLE)
         current = MigrationContext.configure(connection).get_current_revision()
         if current is not None and current not in known:
             raise DatabaseTooNew(current)
