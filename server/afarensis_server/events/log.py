@@ -64,6 +64,8 @@ class Heartbeat:
     """Nothing new: the log ends at ``last_sequence`` (0: it is empty)."""
 
     last_sequence: int
+    #: Nothing will follow: the event ``last_sequence`` is the one that ended the log.
+    is_last: bool = False
 
 
 class LogEnded(Exception):
@@ -182,8 +184,9 @@ class EventLog(Generic[D, E]):
         if state is None or cursor > state.last_sequence:
             state = await self._database.read(lambda connection: self._state(connection, project, owner_id))
         state.check(cursor)
-        yield Heartbeat(state.last_sequence)
-        if state.ended and cursor == state.last_sequence:
+        is_over = state.ended and cursor == state.last_sequence
+        yield Heartbeat(state.last_sequence, is_over)
+        if is_over:
             return
         # What was woken here, was appended here. After a silence the table is asked: others may append, too.
         woken, is_heard = False, True
@@ -221,6 +224,11 @@ class EventLog(Generic[D, E]):
         if waiters is None:
             waiters = self._projects[project] = Waiters()
         return waiters
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether so much goes on at a time that the number of commits matters more than how soon they come."""
+        return len(self._tails) > _UNPACED
 
     @property
     def pace(self) -> float:

@@ -19,6 +19,7 @@ from ..errors import DomainError
 from .context import project_of_call
 from .disconnects import Context, send
 from .errors import RpcFailure, failure_of, internal_failure, knows
+from .last import ENDING_STREAMS, Last
 from .parsing import parse
 from .required import check_required
 from .serialized import serializer
@@ -84,10 +85,28 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 async for response in responses:
                     await send(context, response)
 
-        return _MAKERS[takes_stream, gives_stream](
-            streaming if gives_stream else unary,
+        async def ending(raw: Any, context: Context) -> Any:
+            final = None
+            async with (
+                _Call(self._calls, self._log, method, kind, context),
+                aclosing(behavior(read(raw), context)) as responses,
+            ):
+                async for response in responses:
+                    if isinstance(response, Last):
+                        final = response.response
+                    else:
+                        # Bytes: what gRPC takes for the only response is all that it would serialize.
+                        await send(context, serialize(response))
+                if final is None:
+                    raise RuntimeError("a stream without its last response")
+            return final
+
+        serialize = serializer(handler.response_serializer)
+        ends = method in ENDING_STREAMS
+        return _MAKERS[takes_stream, gives_stream and not ends](
+            ending if ends else streaming if gives_stream else unary,
             request_deserializer=None,
-            response_serializer=serializer(handler.response_serializer),
+            response_serializer=serialize,
         )
 
 

@@ -39,7 +39,8 @@ from .service import Sessions
 _log = structlog.get_logger(__name__)
 
 #: Seconds that code may run before the first that it does is stored: if it has ended by then, all of it is one commit.
-#: With somebody who follows it, and without.
+#: With somebody who follows it, where there are many, and without. Where there are few, that it began is stored and
+#: sent while it runs: that costs a commit, but no time.
 _FOLLOWED_SECONDS = 0.002
 _ALONE_SECONDS = 0.02
 #: Seconds that interrupted code has at shutdown until its session is closed. The sandbox's own grace is shorter.
@@ -206,7 +207,7 @@ class Executions:
 
         Leaving does not stop the code, unless ``interrupt_when_left``. Raises what `run` does.
         """
-        work = self._begin(project, request, _FOLLOWED_SECONDS)
+        work = self._begin(project, request, _FOLLOWED_SECONDS if self._events.is_busy else 0.0)
         try:
             execution_id = await work.stored()
             async with aclosing(self.follow_events(project, execution_id, 0, heartbeat_seconds)) as items:

@@ -122,11 +122,16 @@ class _Compiled:
     def bind(self, parameters: Parameters) -> Any:
         """The parameters as the driver takes them."""
         values = [
-            (name, parameters[name] if process is None else process(parameters[name]))
-            for name, process in self._processors
+            parameters[name] if process is None else process(parameters[name]) for name, process in self._processors
         ]
-        return [value for _, value in values] if self._positional else dict(values)
+        return (
+            values
+            if self._positional
+            else {name: value for (name, _), value in zip(self._processors, values, strict=True)}
+        )
 
 
 def _cursor(connection: Connection) -> Any:
-    return connection.connection.cursor()
+    # The driver's own: SQLAlchemy's proxy takes as long as the statement.
+    driver: Any = connection.connection.driver_connection
+    return driver.cursor()

@@ -49,6 +49,8 @@ class Choice(TypeDecorator[StrEnum]):
         self.members = members
 
     def process_bind_param(self, value: StrEnum | None, dialect: Dialect) -> str | None:
+        if type(value) is self.members:
+            return value.value
         return None if value is None else self.members(value).value
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> StrEnum | None:

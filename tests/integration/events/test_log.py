@@ -205,7 +205,7 @@ async def test_follower_of_a_run_that_is_over_gets_all_of_it(database: Database,
 
 async def test_follower_at_the_end_of_a_run_that_is_over_ends(database: Database, log: RunLog, run: Run) -> None:
     await append(database, log, run, token(), end(run))
-    assert [item async for item in log.follow(PROJECT, run.id, 2, NEVER)] == [Heartbeat(2)]
+    assert [item async for item in log.follow(PROJECT, run.id, 2, NEVER)] == [Heartbeat(2, is_last=True)]
 
 
 async def test_cursor_past_the_end_is_refused(database: Database, log: RunLog, run: Run) -> None:

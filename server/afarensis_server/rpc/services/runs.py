@@ -21,6 +21,7 @@ from ..convert.runs import run_fields, run_message, run_statuses_value, run_step
 from ..convert.threads import thread_message
 from ..convert.values import seconds_value
 from ..disconnects import Context
+from ..last import last
 from ..masks import fields_to_change
 from ..pages import list_page
 from ..serialized import SerializedResponses
@@ -59,9 +60,10 @@ class RunServicer(pb.RunServiceServicer):
             async with aclosing(self._runs.follow_events(project(), run.id, 0, heartbeat)) as items:
                 async for item in items:
                     if isinstance(item, Heartbeat):
-                        yield pb.CreateRunStreamResponse(heartbeat=pb.Heartbeat(last_sequence=item.last_sequence))
+                        beat = pb.CreateRunStreamResponse(heartbeat=pb.Heartbeat(last_sequence=item.last_sequence))
+                        yield last(beat, item.is_last)
                     else:
-                        yield self._created.response(item)
+                        yield last(self._created.response(item), item.type.ends_run)
         except (GeneratorExit, asyncio.CancelledError):
             # A stream that the server itself ends, to shut down, can be taken up again.
             if request.cancel_on_disconnect and not self._calls.draining:
@@ -126,9 +128,10 @@ class RunServicer(pb.RunServiceServicer):
         async with aclosing(events) as items:
             async for item in items:
                 if isinstance(item, Heartbeat):
-                    yield pb.StreamRunEventsResponse(heartbeat=pb.Heartbeat(last_sequence=item.last_sequence))
+                    beat = pb.StreamRunEventsResponse(heartbeat=pb.Heartbeat(last_sequence=item.last_sequence))
+                    yield last(beat, item.is_last)
                 else:
-                    yield self._streamed.response(item)
+                    yield last(self._streamed.response(item), item.type.ends_run)
 
     async def ListRunEvents(self, request: pb.ListRunEventsRequest, context: Context) -> pb.ListRunEventsResponse:
         limit = check_list(request.after_sequence, request.page_size)

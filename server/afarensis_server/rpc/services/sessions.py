@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from afarensis import v1 as pb
 
-from ...domain.executions import LoggedExecutionEvent
+from ...domain.executions import ExecutionEventType, LoggedExecutionEvent
 from ...domain.sessions import Session
 from ...events.log import Heartbeat
 from ...sessions.data import SessionData
@@ -17,6 +17,7 @@ from ..convert.executions import execution_event_message, execution_message
 from ..convert.sessions import session_file_message, session_message, session_status_value, session_wishes
 from ..convert.values import positive_seconds
 from ..disconnects import Context
+from ..last import last
 from ..pages import RESPONSE_BYTES, check_page_size, list_page
 from .streams import bounded, check_cursor, check_list, heartbeat_seconds
 
@@ -79,8 +80,8 @@ class SessionServicer(pb.SessionServiceServicer):
         )
         async with aclosing(items):
             async for item in items:
-                event, beat = _item(item)
-                yield pb.ExecuteResponse(event=event, heartbeat=beat)
+                event, beat, is_last = _item(item)
+                yield last(pb.ExecuteResponse(event=event, heartbeat=beat), is_last)
 
     async def ExecuteAndWait(self, request: pb.ExecuteAndWaitRequest, context: Context) -> pb.ExecuteAndWaitResponse:
         state = await self._executions.run(project(), self._wanted(request, "ExecuteAndWait"))
@@ -99,8 +100,8 @@ class SessionServicer(pb.SessionServiceServicer):
         )
         async with aclosing(items):
             async for item in items:
-                event, beat = _item(item)
-                yield pb.StreamExecutionEventsResponse(event=event, heartbeat=beat)
+                event, beat, is_last = _item(item)
+                yield last(pb.StreamExecutionEventsResponse(event=event, heartbeat=beat), is_last)
 
     async def ListExecutionEvents(
         self, request: pb.ListExecutionEventsRequest, context: Context
@@ -163,7 +164,8 @@ class SessionServicer(pb.SessionServiceServicer):
                 yield pb.ReadSessionFileResponse(data=chunk)
 
 
-def _item(item: LoggedExecutionEvent | Heartbeat) -> tuple[pb.ExecutionEvent | None, pb.Heartbeat | None]:
+def _item(item: LoggedExecutionEvent | Heartbeat) -> tuple[pb.ExecutionEvent | None, pb.Heartbeat | None, bool]:
+    """An event or a heartbeat, and whether none follows it."""
     if isinstance(item, Heartbeat):
-        return None, pb.Heartbeat(last_sequence=item.last_sequence)
-    return execution_event_message(item), None
+        return None, pb.Heartbeat(last_sequence=item.last_sequence), item.is_last
+    return execution_event_message(item), None, item.type is ExecutionEventType.RESULT

@@ -1,7 +1,7 @@
 """Waiting for one of several descriptors, and for nothing in between.
 
-A descriptor is watched only while somebody waits for it. So nothing is read that nobody takes: a consumer that stops
-makes the pipe fill, and the code that writes to it wait, at no cost in memory.
+Nothing is read that nobody takes: a consumer that stops makes the pipe fill, and the code that writes to it wait, at no
+cost in memory.
 """
 
 import asyncio
@@ -10,11 +10,17 @@ from collections.abc import Collection
 
 
 class Watch:
-    """Several descriptors behind one of the kernel's, so that the event loop has one to add and remove, not all."""
+    """Several descriptors behind one of the kernel's, so that the event loop has one to look at, not all.
+
+    One can wait at a time. The loop looks on when nobody does, until there is something: that costs nothing, and to
+    begin anew for each wait takes as long as what is waited for.
+    """
 
     def __init__(self, descriptors: Collection[int]) -> None:
         self._loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_looked_at = False
         for descriptor in descriptors:
             self._epoll.register(descriptor, select.EPOLLIN)
 
@@ -24,15 +30,17 @@ class Watch:
             # Others have their turn first: whoever waits here in a loop may never have to wait.
             await asyncio.sleep(0)
             return ready_now
-        woken: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(self._epoll, _wake, woken)
+        woken = self._waiter = self._loop.create_future()
+        if not self._is_looked_at:
+            self._loop.add_reader(self._epoll, self._look)
+            self._is_looked_at = True
         timer = None if timeout_seconds is None else self._loop.call_later(timeout_seconds, _wake, woken)
         try:
             await woken
         finally:
+            self._waiter = None
             if timer is not None:
                 timer.cancel()
-            self._loop.remove_reader(self._epoll)
         return self.ready()
 
     def ready(self) -> set[int]:
@@ -45,7 +53,19 @@ class Watch:
 
     def close(self) -> None:
         """Let go of all."""
+        self._look_away()
         self._epoll.close()
+
+    def _look(self) -> None:
+        if self._waiter is None:
+            self._look_away()
+        else:
+            _wake(self._waiter)
+
+    def _look_away(self) -> None:
+        if self._is_looked_at:
+            self._loop.remove_reader(self._epoll)
+            self._is_looked_at = False
 
 
 async def wait_readable(descriptors: Collection[int], timeout_seconds: float | None) -> set[int]:
