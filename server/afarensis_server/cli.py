@@ -89,7 +89,7 @@ def serve(
     configure_logs(loaded.server.log_level, loaded.server.log_format)
     # gRPC would log in its own form what we say in ours, such as that the port is taken.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # Its older way of listening, for as long as it has one: a thread fewer between the socket and a call, 4 % of its time.
+    # Its older way of listening, as long as it has one: a thread fewer between the socket and a call, 4 % of its time.
     os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     from .app import Addresses
     from .app import serve as run

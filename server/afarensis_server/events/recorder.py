@@ -79,10 +79,9 @@ class Recorder(Generic[D, E]):
             flusher.result()  # a failed commit ends the work that made it
         if self._flusher is None and self._begin is None:
             wait = self._due - self._loop.time()
-            if wait > 0:
-                self._begin = self._loop.call_later(wait, self._begin_flush)
-            else:
-                self._begin_flush()
+            # Not at once: what comes in the same turn, such as the end, goes with it.
+            begin = self._begin_flush
+            self._begin = self._loop.call_later(wait, begin) if wait > 0 else self._loop.call_soon(begin)
         if len(self._pending) > _PENDING_LIMIT:
             await self.flush()
 

@@ -219,13 +219,15 @@ class Interpreter:
             self._ended.cancel()
 
     def temporary_files(self) -> os.statvfs_result | None:
-        """What its /tmp has left; None where there is none any more."""
-        if not self.alive:
-            return None
+        """What its /tmp has left; None where that cannot be told any more."""
         with contextlib.suppress(OSError):
             if self._tmp < 0:
                 # No link leads astray: the root directory is read-only, and /tmp a mount in it.
-                self._tmp = os.open(f"/proc/{self.pid}/root/tmp", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                opened = os.open(f"/proc/{self.pid}/root/tmp", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                if not self.alive:  # then it may be that of a later process
+                    os.close(opened)
+                    return None
+                self._tmp = opened
             return os.fstatvfs(self._tmp)
         return None
 

@@ -27,6 +27,7 @@ from .place import Place
 from .settings import LocalSandboxSettings
 
 _CHUNK = 256 * 1024
+_NONE: frozenset[str] = frozenset()
 
 
 class LocalSession(ClosableSession):
@@ -104,7 +105,7 @@ class LocalSession(ClosableSession):
             return
         self._loss_told = execution.ending is not None
         before, self._usage = self._usage, cgroup.usage()
-        full_before, self._full = self._full, self._full_disks()
+        full_before, self._full = self._full, self._full_disks(alive=execution.ending is None)
         usage = self._usage
         cpu_seconds = interpreter.cpu_seconds() - own_cpu_before
         if usage.cpu_seconds is not None and cpu_before is not None:
@@ -217,16 +218,18 @@ class LocalSession(ClosableSession):
         before, self._snapshot = self._snapshot, await self._look()
         return compare(before, self._snapshot, self.place.inputs.files)
 
-    def _full_disks(self) -> frozenset[str]:
+    def _full_disks(self, *, alive: bool) -> frozenset[str]:
         """What is used up of /mnt/data and /tmp, by the name of the limit and the place."""
-        states = [("data", os.fstatvfs(self.place.upper)), ("tmp", self.place.interpreter.temporary_files())]
-        full = []
-        for place, state in states:
-            if state is not None and state.f_bfree == 0:
-                full.append(f"disk_bytes {place}")
-            if state is not None and state.f_ffree == 0:
-                full.append(f"disk_inodes {place}")
-        return frozenset(full)
+        states = [("data", os.fstatvfs(self.place.upper))]
+        # With its interpreter, /tmp has gone.
+        if alive and (state := self.place.interpreter.temporary_files()) is not None:
+            states.append(("tmp", state))
+        if all(state.f_bfree and state.f_ffree for _, state in states):
+            return _NONE
+        return frozenset(
+            [f"disk_bytes {place}" for place, state in states if not state.f_bfree]
+            + [f"disk_inodes {place}" for place, state in states if not state.f_ffree]
+        )
 
     def _peak(self, usage: Usage) -> int:
         if usage.peak_memory_bytes is not None:
