@@ -5,7 +5,14 @@ from contextlib import aclosing
 
 import pytest
 
-from afarensis_server.sandbox.driver import ExecutionStatus, Output, OutputStream, SandboxDriver, SandboxSession
+from afarensis_server.sandbox.driver import (
+    ExecutionStatus,
+    Output,
+    OutputStream,
+    Result,
+    SandboxDriver,
+    SandboxSession,
+)
 from tests.support.sandbox import MIB, ended, opened, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -147,6 +154,56 @@ async def test_interrupt_keeps_the_state(session: SandboxSession) -> None:
     await interrupt_soon()
     assert getattr(results[-1], "status", None) is ExecutionStatus.INTERRUPTED
     assert (await run(session, "x")).value == "7"
+
+
+async def interrupt_at_output(session: SandboxSession, code: str) -> Result:
+    """Run code and interrupt it at its first output."""
+    interrupted = False
+    async for event in session.execute(code, timeout_seconds=30):
+        if isinstance(event, Output) and not interrupted:
+            interrupted = True
+            await session.interrupt()
+        if isinstance(event, Result):
+            return event
+    raise AssertionError("no result")
+
+
+@pytest.mark.on_gvisor
+@pytest.mark.on_podman
+async def test_an_interrupt_that_python_swallows_is_sent_again(session: SandboxSession) -> None:
+    # What is raised while Python calls such a function goes nowhere.
+    code = """
+import time, weakref
+class Thing: pass
+x, thing = 7, Thing()
+note = weakref.ref(thing, lambda _: (print("calling back", flush=True), time.sleep(60)))
+del thing
+time.sleep(60)
+"""
+    result = await interrupt_at_output(session, code)
+    assert (result.status, result.state_lost) == (ExecutionStatus.INTERRUPTED, False)
+    assert (await run(session, "x")).value == "7"
+
+
+async def test_what_the_code_does_at_an_interrupt_is_not_interrupted(session: SandboxSession) -> None:
+    cleaning = (
+        "import time\ntry:\n    print('go', flush=True)\n    time.sleep(60)\nfinally:\n    time.sleep(0.25)\n    x = 8"
+    )
+    assert (await interrupt_at_output(session, cleaning)).status is ExecutionStatus.INTERRUPTED
+    assert (await run(session, "x")).value == "8"
+
+
+async def test_a_handler_of_the_code_s_own_is_called_once(session: SandboxSession) -> None:
+    code = """
+import signal, time
+calls = []
+signal.signal(signal.SIGINT, lambda *_: calls.append(1))
+print("go", flush=True)
+while not calls: time.sleep(0.01)
+time.sleep(0.25)
+"""
+    assert not (await interrupt_at_output(session, code)).state_lost
+    assert (await run(session, "calls")).value == "[1]"
 
 
 async def test_interrupt_without_code_does_nothing(session: SandboxSession) -> None:

@@ -100,7 +100,7 @@ class Interpreter:
                 raise FailedToStart(f"a new interpreter failed: {said or 'it said nothing'}")
         raise FailedToStart("a new interpreter does not answer")
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: int) -> None:
         """Send a signal; nothing happens to a process that is gone. Its number is nobody else's until it is reaped."""
         self._killed = self._killed or number == signal.SIGKILL
         if self.alive:

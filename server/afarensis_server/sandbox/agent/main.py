@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..guest.frames import FrameError, encode
+from ..guest.interrupts import AGAIN
 from ..observing.files import compare
 from ..zygote import syscalls
 from . import sources
@@ -152,15 +153,15 @@ class Agent:
                 self._end_read(number)
             case "interrupt" | "kill" | "hard" | "look":
                 if execution is not None:
-                    self._steer(execution, kind)
+                    self._steer(execution, kind, header)
             case _:
                 self._answer(number, kind, header, body)
 
-    def _steer(self, execution: Execution, kind: str) -> None:
+    def _steer(self, execution: Execution, kind: str, header: dict[str, Any]) -> None:
         interpreter = self._interpreter
         assert interpreter is not None
         if kind == "interrupt":
-            interpreter.signal(signal.SIGINT)
+            interpreter.signal(AGAIN if header["again"] else signal.SIGINT)
         elif kind == "hard":
             execution.is_hard = True
         elif kind == "kill":

@@ -9,7 +9,8 @@ Every frame names its ``type`` and the ``id`` of the request that it belongs to.
 ``put``       make a file visible whose ``size`` bytes follow in frames of ``data``
 ``prepare``   have an interpreter that takes code; the answer says whether it is ``fresh``
 ``discard``   kill the interpreter: the server does not trust it any more
-``execute``   hand the body over to the interpreter; ``interrupt``, ``kill`` and ``look`` may follow with the same id
+``execute``   hand the body over to the interpreter; ``interrupt``, ``kill`` and ``look`` may follow with the same id,
+              ``interrupt`` with ``again`` in case that the code did not hear of the first
 ``list``      all files; ``stat``: one; ``read``: the content of one, until ``stop``
 ``credit``    the server has room for so many ``bytes`` more of a request's answer
 ``ping``      nothing; the answer says whether there is an interpreter that is ``usable``

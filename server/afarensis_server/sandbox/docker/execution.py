@@ -81,8 +81,8 @@ class Execution(execution.Execution):
         self._cancel_timers()
         self._call.close()
 
-    def _send_interrupt(self) -> None:
-        self._call.send("interrupt")
+    def _send_interrupt(self, *, again: bool) -> None:
+        self._call.send("interrupt", again=again)
 
     def _kill(self) -> None:
         self._call.send("kill")

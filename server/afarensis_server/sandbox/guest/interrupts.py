@@ -1,4 +1,9 @@
-"""SIGINT as KeyboardInterrupt, only while a cell runs and never in the middle of the guest's own bookkeeping."""
+"""SIGINT as KeyboardInterrupt, only while a cell runs and never in the middle of the guest's own bookkeeping.
+
+An interrupt can be lost. The kernel delivers a signal that Python looks at later, and a call that waits, begun just
+before, waits on; and what is raised while Python calls back (a finalizer, say) goes nowhere. So the host, where a cell
+goes on, sends another signal, which does nothing where the first one was heard.
+"""
 
 import _signal  # type: ignore[import-not-found]  # what `signal` is made of
 import signal
@@ -6,6 +11,9 @@ import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import TypeVar
+
+#: What the host sends after a SIGINT that may have been lost.
+AGAIN = signal.SIGRTMAX - 3
 
 Value = TypeVar("Value")
 
@@ -24,6 +32,7 @@ class Interrupts:
         """Take over SIGINT. Also done before each cell, since user code may have set a handler of its own."""
         # Past what turns numbers into enums, which takes far longer than the rest.
         _signal.signal(_signal.SIGINT, self._handle)
+        _signal.signal(AGAIN, self._handle_again)
 
     @staticmethod
     def cancel_timers() -> None:
@@ -44,6 +53,13 @@ class Interrupts:
             return call()
         finally:
             self._armed = False
+
+    def was_ignored(self, kind: type[BaseException]) -> bool:
+        """Take note of an exception that Python could raise to nobody; whether it was an interrupt."""
+        if not issubclass(kind, KeyboardInterrupt) or not self.fired:
+            return False
+        self.fired = False
+        return True
 
     @property
     def is_pending(self) -> bool:
@@ -75,3 +91,8 @@ class Interrupts:
             return
         self.fired = True
         raise KeyboardInterrupt
+
+    def _handle_again(self, number: int, frame: FrameType | None) -> None:
+        # Code that handles SIGINT in its own way is left to it.
+        if not self.fired and not self._pending and _signal.getsignal(_signal.SIGINT) == self._handle:
+            self._handle(number, frame)

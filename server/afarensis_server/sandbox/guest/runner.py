@@ -94,7 +94,7 @@ class Runner:
         """
         status = 0
         try:
-            _install_hooks(self._data_directory)
+            _install_hooks(self._data_directory, self._interrupts)
             if rehearse:
                 self._rehearse()
             self._channels.greet()
@@ -168,7 +168,7 @@ def _reseed() -> None:
         numpy.random.seed(numpy.frombuffer(os.urandom(32), dtype=numpy.uint32))
 
 
-def _install_hooks(data_directory: str) -> None:
+def _install_hooks(data_directory: str, interrupts: Interrupts) -> None:
     sys.argv = [""]
     # The zygote's folder is not here; child processes that import matplotlib want one that can be written.
     os.environ["MPLCONFIGDIR"] = str(Path(tempfile.gettempdir(), "matplotlib"))
@@ -184,3 +184,9 @@ def _install_hooks(data_directory: str) -> None:
         sys.stderr.write(f"Exception in thread {name}:\n{tracebacks.render(failure.exc_value, data_directory)}\n")
 
     threading.excepthook = report_thread
+
+    def report_ignored(ignored: "sys.UnraisableHookArgs") -> None:
+        if not interrupts.was_ignored(ignored.exc_type):
+            sys.__unraisablehook__(ignored)
+
+    sys.unraisablehook = report_ignored

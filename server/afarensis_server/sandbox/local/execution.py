@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from ..driver import ExecutionEvent, OutputStream, SessionLimits
 from ..guest.frames import FrameError
+from ..guest.interrupts import AGAIN
 from ..observing.leftovers import boot_time, end_leftovers, kill_below
 from ..shared import execution
 from .interpreter import Interpreter, unread_bytes
@@ -94,8 +95,8 @@ class Execution(execution.Execution):
         if self._killing is not None:
             await self._killing
 
-    def _send_interrupt(self) -> None:
-        self._interpreter.signal(signal.SIGINT)
+    def _send_interrupt(self, *, again: bool) -> None:
+        self._interpreter.signal(AGAIN if again else signal.SIGINT)
 
     def _kill(self) -> None:
         self._interpreter.kill()

@@ -86,7 +86,7 @@ class Interpreter:
         except TimeoutError:
             return Ending(exit_code=-signal.SIGKILL, cpu_seconds=0.0)
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: int) -> None:
         """Send a signal from outside; nothing happens to a process that is gone."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)

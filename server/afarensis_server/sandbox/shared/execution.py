@@ -17,6 +17,8 @@ from .pace import Pace
 
 #: Seconds that a guest gets to take up a request: an interrupt before it has would be lost.
 _SETTLE_SECONDS = 0.05
+#: Seconds after which code that goes on is interrupted again, and twice as many each time after that.
+_AGAIN_SECONDS = 0.1
 #: Bytes of ``display_bytes`` that a display takes beside its own: each is an event, however little it holds.
 _DISPLAY_BYTES = 4 * 1024
 
@@ -64,6 +66,7 @@ class Execution(ABC):
         # It counts whether or not anybody takes the events.
         self._timer = self._loop.call_later(timeout_seconds, self.stop, Stop.TIMEOUT)
         self._deadline: asyncio.TimerHandle | None = None
+        self._next_interrupt: asyncio.TimerHandle | None = None
         #: Why the code was told to stop, if it was.
         self.stopped: Stop | None = None
         #: What the guest says the result is; None when the interpreter ended instead.
@@ -121,8 +124,8 @@ class Execution(ABC):
             self.close()
 
     @abstractmethod
-    def _send_interrupt(self) -> None:
-        """Interrupt the code from outside."""
+    def _send_interrupt(self, *, again: bool) -> None:
+        """Interrupt the code from outside. ``again``: in case that it did not hear of it."""
 
     @abstractmethod
     def _kill(self) -> None:
@@ -133,14 +136,21 @@ class Execution(ABC):
         """Kill the interpreter, and all that the code started, at once."""
 
     def _interrupt(self) -> None:
-        self._send_interrupt()
+        self._send_interrupt(again=False)
+        self._next_interrupt = self._loop.call_later(_AGAIN_SECONDS, self._interrupt_again, _AGAIN_SECONDS)
         if not self.is_hard:
             self._timer = self._loop.call_later(self.grace_seconds, self._kill)
 
+    def _interrupt_again(self, waited_seconds: float) -> None:
+        self._send_interrupt(again=True)
+        seconds = 2 * waited_seconds
+        self._next_interrupt = self._loop.call_later(seconds, self._interrupt_again, seconds)
+
     def _cancel_timers(self) -> None:
         self._timer.cancel()
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._next_interrupt):
+            if timer is not None:
+                timer.cancel()
 
     def _finish(self) -> Iterator[ExecutionEvent]:
         """It is over: show what is left of the output."""
