@@ -334,6 +334,8 @@ executions = Table(
     Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
     Column("code", Text, nullable=False),
     Index(None, "session_id", "create_time", "id"),
+    # In the order of its keys, without an index beside it: what an execution costs in writing is pages.
+    sqlite_with_rowid=False,
 )
 
 # As `event_logs` and `events` are for runs.
@@ -347,6 +349,7 @@ execution_logs = Table(
     Column("trimmed_sequence", BigInteger, nullable=False, server_default="0"),
     # What a start after a crash looks for.
     Index("ix_execution_logs_open", "execution_id", sqlite_where=OPEN_LOG, postgresql_where=OPEN_LOG),
+    sqlite_with_rowid=False,
 )
 
 execution_events = Table(
@@ -357,7 +360,7 @@ execution_events = Table(
     Column("project", Text, nullable=False),
     Column("create_time", UtcTime, nullable=False),
     Column("type", Choice(ExecutionEventType), nullable=False),
-    # JSON of the event; `events.log` reads and writes it.
+    # JSON of the event; `events.log` reads and writes it. Long ones would make such a table slow to write.
     Column("payload", Text, nullable=False),
 )
 
