@@ -47,9 +47,10 @@ class LiveSession:
     @property
     def row(self) -> Session:
         """The session as a client sees it."""
-        if self._used_at is not self._row.last_active_time:
-            self._row = replace(self._row, last_active_time=self._used_at, expire_time=expiry(self._row, self._used_at))
-        return self._row
+        row, used_at = self._row, self._used_at
+        if used_at is row.last_active_time:
+            return row
+        return replace(row, last_active_time=used_at, expire_time=expiry(row, used_at))
 
     @row.setter
     def row(self, row: Session) -> None:

@@ -126,6 +126,8 @@ class GroupCommitWriter:
     def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = self._backend.writing.connect()
+            # For good: where SQLAlchemy knows of no transaction, it rolls the driver's back at an error.
+            self._connection.begin()
         return self._connection
 
     def _disconnect(self) -> None:

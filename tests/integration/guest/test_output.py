@@ -126,6 +126,48 @@ def test_a_print_arrives_while_the_code_goes_on(guest: Guest) -> None:
     assert cell.times[1] - cell.times[0] > 0.3
 
 
+def test_a_print_arrives_at_once_after_a_cell_during_which_a_thread_printed(fresh_guest: Guest) -> None:
+    fresh_guest.run(
+        "import threading, time\n"
+        "def chat():\n    while True:\n        print('.', end='')\n        time.sleep(0.0003)\n"
+        "threading.Thread(target=chat, daemon=True).start()"
+    )
+    late = 0
+    for _ in range(10):
+        cell = fresh_guest.run("print('LIVE')\ntime.sleep(0.2)")
+        end = time.monotonic()
+        shown = next(at for (_, text), at in zip(cell.events, cell.times, strict=True) if "LIVE" in text)
+        late += end - shown < 0.1
+    assert late == 0
+
+
+def test_bytes_written_while_the_host_is_slow_arrive_before_the_cell_ends(guest: Guest) -> None:
+    code = """
+import sys, time
+out = sys.stdout.buffer
+for letter in (b"x", b"y"):
+    out.write(letter * 60_000)
+    time.sleep(0.03)
+out.write(b"LAST")
+time.sleep(1)
+"""
+    guest.lag = 0.15
+    try:
+        cell = guest.run(code)
+        end = time.monotonic()
+    finally:
+        guest.lag = 0.0
+    shown = next(at for (_, text), at in zip(cell.events, cell.times, strict=True) if "LAST" in text)
+    assert end - shown > 0.3
+
+
+def test_what_was_printed_before_the_code_wrapped_the_stream_comes_first(guest: Guest) -> None:
+    wrapped = (
+        "import io, sys\nprint('a')\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')\nprint('b')"
+    )
+    assert guest.run(wrapped).stdout == "a\nb\n"
+
+
 def test_a_print_arrives_while_c_code_holds_the_thread(guest: Guest) -> None:
     guest.run("import re, time")
     started = time.monotonic()

@@ -206,6 +206,22 @@ time.sleep(0.25)
     assert (await run(session, "calls")).value == "[1]"
 
 
+async def test_code_that_waits_for_the_interrupt_is_left_to_it(session: SandboxSession) -> None:
+    code = """
+import signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+print("go", flush=True)
+try:
+    signal.sigwait({signal.SIGINT})
+    time.sleep(0.25)
+    x = "shut down"
+finally:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+"""
+    await interrupt_at_output(session, code)
+    assert (await run(session, "x")).value == "'shut down'"
+
+
 async def test_interrupt_without_code_does_nothing(session: SandboxSession) -> None:
     await session.interrupt()
     assert (await run(session, "1")).status is ExecutionStatus.OK

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection
+from sqlalchemy.exc import StatementError
 
 from afarensis_server import ids
 from afarensis_server.clock import now
 from afarensis_server.domain.threads import Thread
 from afarensis_server.errors import DatabaseUnavailable, RunNotFound, ShuttingDown
-from afarensis_server.store import threads
+from afarensis_server.store import tables, threads
 from afarensis_server.store.database import Database, Transaction
 from afarensis_server.store.pages import PageRequest
 from afarensis_server.store.writer import TransactionLost
@@ -517,3 +518,16 @@ async def test_what_was_written_outlives_a_kill(tmp_path: Path) -> None:
     assert died.returncode == -9, died.stderr
     async with Database(url) as database:
         assert await stored(database) == {died.stdout.strip()}
+
+
+async def test_a_statement_that_cannot_be_bound_fails_alone(database: Database) -> None:
+    def wrong(tx: Transaction) -> None:
+        tx.connection.execute(tables.sessions.update().values(status="nonsense"))
+
+    async with Gate(database):
+        # The first that the connection does by SQLAlchemy, which must not undo what is not its own.
+        refused = asyncio.create_task(database.write(wrong))
+        done = asyncio.create_task(database.write(lambda _tx: "done"))
+    with pytest.raises(StatementError, match="nonsense"):
+        await refused
+    assert await done == "done"

@@ -156,8 +156,10 @@ class Channels:
                 self._flush_both()  # to where it was printed
                 for pipe in displaced:
                     pipe.restore()
-            _flush_replaced((self.stdout, self.stderr))
+            self._take_back_names()
             _restore_stdin()
+            # Before the flush: what another thread prints after it is flushed in its time.
+            self._flusher.rest()
             # The host wakes up with the first byte of this, and is to find all the rest when it looks.
             if not self._flush_both() or self.stdout.is_broken() or self.stderr.is_broken():
                 self._open_streams()
@@ -165,8 +167,10 @@ class Channels:
             if frame:
                 self._control.sendall(frame)
             self._last = self._control_drained if frame else None
-            self._restore_streams()
-            self._flusher.rest()
+            self.stdout.restore()
+            self.stderr.restore()
+            self.stdout.fall_behind()
+            self.stderr.fall_behind()
             self._request = None
 
     def _send(self, header: dict[str, Any], body: bytes = b"") -> None:
@@ -197,11 +201,18 @@ class Channels:
         sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[misc]  # the docs call them final; the old ones are gone
         sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc]
 
-    def _restore_streams(self) -> None:
-        self.stdout.restore()
-        self.stderr.restore()
-        self.stdout.fall_behind()
-        self.stderr.fall_behind()
+    def _take_back_names(self) -> None:
+        """Make `sys.stdout` and `sys.stderr` the streams again, should user code have put others there."""
+        others: list[Any] = [getattr(sys, "stdout", None), getattr(sys, "stderr", None)]
+        if others[0] is self.stdout and others[1] is self.stderr:
+            return
+        self._flush_both()  # what was printed before the others came
+        for other in others:
+            if other is not self.stdout and other is not self.stderr:
+                # An object of the user's own, which may be anything; what it cannot flush is lost with it.
+                with suppress(Exception):
+                    other.flush()
+        # And now, since they may print once more when they go.
         sys.stdout, sys.stderr = self.stdout, self.stderr
 
     def _before_fork(self) -> None:
@@ -233,16 +244,6 @@ class Channels:
             if getattr(sys, name, None) is stream:
                 setattr(sys, name, heir)
         return heir
-
-
-def _flush_replaced(streams: tuple[OutputStream, OutputStream]) -> None:
-    """Flush what user code put in the place of the streams."""
-    replaced: Any
-    for replaced in (getattr(sys, "stdout", None), getattr(sys, "stderr", None)):
-        if replaced is not streams[0] and replaced is not streams[1]:  # not `in`, which would ask it
-            # An object of the user's own, which may be anything; what it cannot flush is lost with it.
-            with suppress(Exception):
-                replaced.flush()
 
 
 def _restore_stdin() -> None:

@@ -93,6 +93,8 @@ class Interrupts:
         raise KeyboardInterrupt
 
     def _handle_again(self, number: int, frame: FrameType | None) -> None:
-        # Code that handles SIGINT in its own way is left to it.
-        if not self.fired and not self._pending and _signal.getsignal(_signal.SIGINT) == self._handle:
+        # Code that handles SIGINT in its own way, or waits for it, is left to it.
+        is_ours = _signal.getsignal(_signal.SIGINT) == self._handle
+        is_blocked = _signal.SIGINT in _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+        if is_ours and not is_blocked and not self.fired and not self._pending:
             self._handle(number, frame)

@@ -5,6 +5,7 @@ flood not even that, so that a program which prints millions of lines is not slo
 """
 
 import io
+import threading
 from typing import Protocol, cast
 
 #: Writes in a row of which none changed anything, after which the next ones go to CPython's own method. Code that keeps
@@ -30,10 +31,12 @@ class OutputBuffer(io.BufferedWriter):
     """The bytes below a stream. User code cannot close it: the next cell needs it."""
 
     stream: "OutputStream | None" = None
+    #: The thread that flushes: what its text layer hands down was announced when it was written.
+    flushed_by = 0
 
     def write(self, data: "bytes | bytearray | memoryview", /) -> int:  # type: ignore[override]  # any buffer will do
         stream = self.stream
-        if stream is None:
+        if stream is None or self.flushed_by == threading.get_ident():
             return super().write(data)
         if stream.behind:
             if stream.heir is not None:
@@ -111,12 +114,11 @@ class OutputStream(io.TextIOWrapper):
         """Flush what was written, of both layers; it is quiet then."""
         self.quiet = True
         self._look_again()
-        # Or what the text layer hands down would count as written anew.
-        self.output.stream = None
+        self.output.flushed_by = threading.get_ident()
         try:
             self.flush()
         finally:
-            self.output.stream = self
+            self.output.flushed_by = 0
 
     def make_heir(self) -> "OutputStream":
         """A fresh stream to the same pipe, which gets what is written to this one from now on, and each line at once.

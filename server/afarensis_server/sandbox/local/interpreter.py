@@ -59,6 +59,7 @@ class Interpreter:
 
     def report_end(self, ending: Ending) -> None:
         """Take the zygote's word for how it ended."""
+        self._forget_temporary_files()
         if not self._ended.done():
             self._ended.set_result(ending)
 
@@ -213,9 +214,9 @@ class Interpreter:
             if self._watch is not None:
                 self._watch.close()
             self.control.close()
-            for descriptor in (self.pidfd, self.stdout, self.stderr, self._tmp):
-                if descriptor >= 0:
-                    os.close(descriptor)
+            self._forget_temporary_files()
+            for descriptor in (self.pidfd, self.stdout, self.stderr):
+                os.close(descriptor)
             self._ended.cancel()
 
     def temporary_files(self) -> os.statvfs_result | None:
@@ -230,6 +231,12 @@ class Interpreter:
                 self._tmp = opened
             return os.fstatvfs(self._tmp)
         return None
+
+    def _forget_temporary_files(self) -> None:
+        # As long as it is open, what lies in it takes memory.
+        descriptor, self._tmp = self._tmp, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def peak_memory_bytes(self) -> int:
         """The most memory that the process had, with what it shares with its zygote."""

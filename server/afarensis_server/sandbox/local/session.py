@@ -111,7 +111,7 @@ class LocalSession(ClosableSession):
         if usage.cpu_seconds is not None and cpu_before is not None:
             cpu_seconds = usage.cpu_seconds - cpu_before
         spent = Spent(
-            cpu_seconds=cpu_seconds,
+            cpu_seconds=max(0.0, cpu_seconds),
             peak_memory_bytes=self._peak(usage),
             out_of_memory=usage.oom_kills > before.oom_kills,
             refused_forks=usage.fork_refusals - before.fork_refusals,
