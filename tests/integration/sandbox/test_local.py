@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from afarensis_server.sandbox.driver import ExecutionStatus, SandboxFull, SandboxUnavailable, SessionSpec
+from afarensis_server.sandbox.driver import (
+    ExecutionStatus,
+    Output,
+    Result,
+    SandboxFull,
+    SandboxUnavailable,
+    SessionSpec,
+)
 from afarensis_server.sandbox.local import CgroupMode, LocalSandbox
 from tests.support.sandbox import LIMITS, REPOSITORY, local, opened, process_of, run
 
@@ -43,6 +50,19 @@ async def test_a_session_beyond_the_capacity_is_refused_until_one_closes(tmp_pat
 async def test_sessions_open_without_a_pool(tmp_path: Path) -> None:
     async with local(tmp_path, pool_size=0) as driver, opened(driver) as session:
         assert (await run(session, "1")).value == "1"
+
+
+async def test_code_that_is_ended_in_a_session_just_opened_keeps_its_state(tmp_path: Path) -> None:
+    code = "import time\nx = 7\nprint('go', flush=True)\ntime.sleep(60)"
+    async with local(tmp_path, pool_size=0) as driver:
+        for _ in range(3):
+            async with opened(driver) as session:
+                async for event in session.execute(code, timeout_seconds=30):
+                    if isinstance(event, Output):
+                        await session.interrupt(within_seconds=5.0)
+                assert isinstance(event, Result)
+                assert (event.status, event.state_lost) == (ExecutionStatus.INTERRUPTED, False)
+                assert (await run(session, "x")).value == "7"
 
 
 async def test_a_dead_zygote_is_told_and_replaced(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class Execution:
 
     def end_leftovers(self) -> bool:
         """End what the code started and left running; whether nothing of it is left."""
-        return end_leftovers(self._interpreter.pid, self._since, processes_beside)
+        return end_leftovers(self._interpreter.pid, self._since, self._interpreter.own_threads, processes_beside)
 
     def send_changes(self, changes: list[tuple[str, str, int]]) -> None:
         """Tell the server of changed files."""

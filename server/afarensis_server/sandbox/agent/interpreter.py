@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from ..guest.frames import FrameBuffer
 from ..guest.limits import MAX_BODY, MAX_HEADER
+from ..observing.leftovers import threads_of
 from ..zygote import jail, landlock, privileges, seccomp, syscalls
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -40,6 +41,8 @@ class Interpreter:
         self.open = {stdout, stderr, control.fileno()}
         #: How it ended, from the kernel: an exit status, or minus a signal. None: it has not.
         self.exit_code: int | None = None
+        #: What it had before it took code.
+        self.own_threads: frozenset[str] = frozenset()
         self._killed = False
         for descriptor in (control.fileno(), stdout, stderr):
             os.set_blocking(descriptor, False)
@@ -94,6 +97,7 @@ class Interpreter:
                 data = b""
             frames = [header for header, _ in self.frames.feed(data)]
             if frames == [{"type": "ready"}]:
+                self.own_threads = threads_of(self.pid)
                 return
             if not data or frames:
                 said = os.read(self.stderr, _READY_SIZE).decode(errors="replace").strip()

@@ -106,10 +106,10 @@ class Channels:
 
     def greet(self) -> None:
         """Tell the host that requests are welcome."""
+        # First, so that the host knows the flusher's thread for one of the guest's own, and no cell waits for it.
+        self.written()
         with self._interrupts, self._lock:
             self._send({"type": "ready"})
-        # While the host has other things to do: else the first cell that prints waits until the thread has started.
-        self.written()
 
     def begin(self, request: int) -> None:
         """Frames belong to this request from now on."""

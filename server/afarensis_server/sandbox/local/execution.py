@@ -88,8 +88,8 @@ class Execution(execution.Execution):
 
     async def end_leftovers(self) -> None:
         """End what the code started and left running, with the interpreter if there is no other way."""
-        pid, since = self._interpreter.pid, self._started_boot
-        if self.ending is None and not await asyncio.to_thread(end_leftovers, pid, since):
+        pid, since, own = self._interpreter.pid, self._started_boot, self._interpreter.own_threads
+        if self.ending is None and not await asyncio.to_thread(end_leftovers, pid, since, own):
             self._kill_all()
             self.ending = await self._interpreter.ended()
         if self._killing is not None:

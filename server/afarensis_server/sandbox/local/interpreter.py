@@ -11,6 +11,7 @@ import time
 
 from ..driver import SandboxUnavailable, SessionLimits
 from ..guest.frames import FrameBuffer, encode
+from ..observing.leftovers import threads_of
 from ..shared.ending import Ending
 from ..shared.frames import MAX_BODY, MAX_HEADER
 from .cgroups import Cgroup
@@ -49,6 +50,8 @@ class Interpreter:
         self._tmp = -1
         self._holders = 1
         self._killed = False
+        #: What it had before it took code.
+        self.own_threads: frozenset[str] = frozenset()
         #: The group whose limits bind it.
         self._cgroup: Cgroup | None = None
         self._end: asyncio.Task[None] | None = None
@@ -147,6 +150,7 @@ class Interpreter:
                 data = self.control.recv(_READY_SIZE)
         if [header for header, _ in self.frames.feed(data)] != [{"type": "ready"}]:
             raise SandboxUnavailable(f"a new interpreter {await self._how_it_failed() if ready else 'does not answer'}")
+        self.own_threads = threads_of(self.pid)
         if self.attached is not None:
             try:
                 await asyncio.shield(self.attached)

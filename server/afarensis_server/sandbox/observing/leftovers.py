@@ -7,7 +7,7 @@ wants all of it gone.
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,17 +28,26 @@ def below(pid: int) -> Iterator[tuple[int, int]]:
                 yield int(child), parent
 
 
-def end_leftovers(pid: int, since: float, find: Callable[[int], Iterable[tuple[int, int]]] = below) -> bool:
+def threads_of(pid: int) -> frozenset[str]:
+    """The threads of an interpreter."""
+    return frozenset(_threads(pid))
+
+
+def end_leftovers(
+    pid: int, since: float, own: Collection[str], find: Callable[[int], Iterable[tuple[int, int]]] = below
+) -> bool:
     """Kill all processes below an interpreter that were started ``since`` then, seconds of CLOCK_BOOTTIME.
 
     ``find`` finds those, each with its parent. Tells whether nothing that was started since is left: threads of the
-    interpreter itself end only together with it.
+    interpreter itself end only together with it. Those it had before it took code are its ``own``: the clock is too
+    coarse to tell them from the first ones of code.
     """
     first = int(since * os.sysconf("SC_CLK_TCK"))
     for _ in range(_ROUNDS):
         started = [(child, parent) for child, parent in find(pid) if _started(f"/proc/{child}") >= first]
         if not started:
-            return not any(_started(f"/proc/{pid}/task/{thread}") >= first for thread in _threads(pid))
+            others = threads_of(pid) - set(own)
+            return not any(_started(f"/proc/{pid}/task/{thread}") >= first for thread in others)
         for child, parent in started:
             _kill(child, parent)
     return False
