@@ -226,11 +226,6 @@ class EventLog(Generic[D, E]):
         return waiters
 
     @property
-    def is_busy(self) -> bool:
-        """Whether so much goes on at a time that the number of commits matters more than how soon they come."""
-        return len(self._tails) > _UNPACED
-
-    @property
     def pace(self) -> float:
         """Seconds between two commits of what goes on in one log, when many go on at a time.
 

@@ -207,7 +207,7 @@ class Executions:
 
         Leaving does not stop the code, unless ``interrupt_when_left``. Raises what `run` does.
         """
-        work = self._begin(project, request, _FOLLOWED_SECONDS if self._events.is_busy else 0.0)
+        work = self._begin(project, request, _FOLLOWED_SECONDS if self._events.pace else 0.0)
         try:
             execution_id = await work.stored()
             async with aclosing(self.follow_events(project, execution_id, 0, heartbeat_seconds)) as items:
