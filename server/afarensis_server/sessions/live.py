@@ -45,12 +45,17 @@ class LiveSession:
         return self._row.thread_id
 
     @property
+    def expire_time(self) -> datetime:
+        """When it ends unless it is used before."""
+        return expiry(self._row, self._used_at)
+
+    @property
     def row(self) -> Session:
         """The session as a client sees it."""
         row, used_at = self._row, self._used_at
         if used_at is row.last_active_time:
             return row
-        return replace(row, last_active_time=used_at, expire_time=expiry(row, used_at))
+        return replace(row, last_active_time=used_at, expire_time=self.expire_time)
 
     @row.setter
     def row(self, row: Session) -> None:

@@ -283,7 +283,7 @@ class Sessions:
         self._live[live.id] = live
         if thread_id is not None:
             self._by_thread[thread_id] = live
-        self._reaper.look_again()
+        self._reaper.watch(live)
         _log.info("session opened", session_id=live.id, thread_id=thread_id, files=len(live.row.file_ids))
         return live
 
