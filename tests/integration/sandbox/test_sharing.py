@@ -102,15 +102,15 @@ given
 async def test_memory_that_code_mapped_in_place_of_the_zygote_s_stays_code_s(driver: SandboxDriver) -> None:
     code = """
 import ctypes, mmap, re
-from afarensis_guest import sharing
+from afarensis_guest import mappings, sharing
 libc = ctypes.CDLL(None)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
 # What lies in the file is not what code writes over it; the copy that it then has is the zygote's page, all zeros.
 with open("own", "wb") as file: file.write(b"o" * 4096)
-copy = next(one for one in sharing._mappings() if "afarensis-zygote" in one.name and one.permissions == "r--p")
+copy = next(one for one in mappings.read() if "afarensis-zygote" in one.name and one.permissions == "r--p")
 zeros = next(at for at in range(copy.start, copy.start + copy.length, 4096) if not any(ctypes.string_at(at, 4096)))
-place = next(one for one in sharing._mappings() if "afarensis-zygote" in one.name and one.permissions == "rw-p"
+place = next(one for one in mappings.read() if "afarensis-zygote" in one.name and one.permissions == "rw-p"
              and one.offset <= zeros - copy.start < one.offset + one.length)
 own = open("own", "r+b")
 address = place.start + zeros - copy.start - place.offset
@@ -149,3 +149,22 @@ for address in grown: ctypes.memset(address + 150_000_000, 98, 10_000_000)
         assert cell.stdout == "None 1\n" * 2, cell.result.error
         cell = await run(session, raw)
         assert cell.value == "[(4000000, b'b'), (4000000, b'b'), (4000000, b'b')]", cell.result.error
+
+
+async def test_a_library_takes_two_mappings_and_none_can_be_written_and_executed(driver: SandboxDriver) -> None:
+    code = """
+import collections
+from afarensis_guest import mappings
+found = [one for one in mappings.read() if ".cpython-" in one.name]
+counts = collections.Counter(one.name for one in found)
+usual = collections.Counter(counts.values()).most_common(1)[0][0]
+len(counts) > 50, usual, any("wx" in one.permissions for one in found)
+"""
+    async with opened(driver) as session:
+        assert (await run(session, code)).value == "(True, 2, False)"
+
+
+async def test_code_has_one_thread_until_it_starts_another(driver: SandboxDriver) -> None:
+    code = "import threading\nprint(1)\nthreading.active_count(), len(threading.enumerate())"
+    async with opened(driver) as session:
+        assert (await run(session, code)).value == "(1, 1)"

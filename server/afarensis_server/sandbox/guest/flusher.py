@@ -1,5 +1,6 @@
 """Flushes what was printed while the code goes on."""
 
+import _thread
 import ctypes
 import os
 import threading
@@ -70,31 +71,35 @@ class _Sleeper:
     """One thread, asleep on a timer of the kernel's.
 
     Setting that costs a system call, and a cell that ends in time never has two threads compete for the interpreter.
+    The thread is a bare one: it starts with each session, and `threading` would count it among those of user code.
     """
 
     def __init__(self, flush: Callable[[], object]) -> None:
         self._flush = flush
         self._timer = _new_timer()
         self._is_to_end = False
-        self._thread = threading.Thread(target=self._run, name="afarensis-flusher", daemon=True)
+        self._ident = 0
+        #: Held as long as the thread is there.
+        self._running = _thread.allocate_lock()
 
     @classmethod
     def start(cls, flush: Callable[[], object]) -> Self | None:
         """Start one; None when no more threads are allowed: text leaves with a full buffer or the cell then."""
         sleeper = cls(flush)
-        size = threading.stack_size(FLUSHER_STACK)
+        size = _thread.stack_size(FLUSHER_STACK)
+        sleeper._running.acquire()
         try:
-            sleeper._thread.start()
+            sleeper._ident = _thread.start_new_thread(sleeper._run, ())
         except RuntimeError:
             sleeper.close()
             return None
         finally:
-            threading.stack_size(size)
+            _thread.stack_size(size)
         return sleeper
 
     @property
     def is_alive(self) -> bool:
-        return not self._is_to_end and self._thread.is_alive()
+        return not self._is_to_end and self._running.locked()
 
     def set(self, seconds: float) -> bool:
         """Wake the thread after some time, or never (0); whether there is a timer. User code may have closed it."""
@@ -103,10 +108,11 @@ class _Sleeper:
     def end(self) -> None:
         """End the thread, unless it is the one that asks."""
         self._is_to_end = True
-        if self._thread is not threading.current_thread():
+        if self._ident != _thread.get_ident():
             # Again and again: a cell that ends meanwhile puts the timer to rest.
-            while self._thread.is_alive() and self.set(1e-6):
-                self._thread.join(0.05)
+            while self._running.locked() and self.set(1e-6):
+                if self._running.acquire(timeout=0.05):
+                    self._running.release()
 
     def close(self) -> None:
         """Close the timer."""
@@ -126,6 +132,7 @@ class _Sleeper:
                     self._flush()
         finally:
             self.close()
+            self._running.release()
 
 
 class _TimerSetting(ctypes.Structure):

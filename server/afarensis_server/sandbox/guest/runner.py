@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import notebook, sharing, tracebacks
+from . import mappings, notebook, sharing, tracebacks
 from .cells import Cells
 from .channels import Channels
 from .children import Children
@@ -29,9 +29,6 @@ from .warmup import prepare
 
 __all__ = ["prepare", "serve", "share"]
 
-#: What a zygote does when all that its sessions are to have in common is there.
-share = sharing.move
-
 #: The real one: for user code it is replaced by one that flushes, which could wait for a thread.
 _exit = os._exit
 #: The exit status when the guest itself failed, with the traceback on descriptor 2.
@@ -40,8 +37,24 @@ INTERNAL_ERROR_STATUS = 70
 LEAST_RECURSION = 1000
 #: Seconds without a request after which an interpreter counts as idle.
 IDLE_SECONDS = 0.5
+#: Words of 32 bits in the state of NumPy's global generator, the Mersenne Twister.
+_STATE_WORDS = 624
 #: Bytes read from the control socket at a time.
 READ_SIZE = 64 * 1024
+
+
+def share() -> None:
+    """What a zygote does when all that its sessions are to have in common is there.
+
+    Where some of it cannot be done, sessions take more memory and more time to fork, and that is all.
+    """
+    # A class's attributes are remembered in a table, and who takes another one's place there lets go of its name: a
+    # session would write to the pages of names that it never asked for.
+    sys._clear_type_cache()  # noqa: SLF001  # documented
+    with suppress(OSError):
+        mappings.join()
+    with suppress(OSError):
+        sharing.move()
 
 
 def serve(control: socket.socket) -> NoReturn:
@@ -68,8 +81,22 @@ class Runner:
         notebook.install(displays, figures)
         self._children = Children(self._channels, self._interrupts)
         self._waiting = select.poll()
+        self._is_installed = False
         #: A cell has run since memory was given back. Before the first one, what it will write to is best kept.
         self._has_run = False
+
+    def install(self) -> None:
+        """Put in place what user code meets: handlers, hooks, and functions that flush before another process prints.
+
+        `attach` sees to it. A zygote does it once for all its sessions; it must not fork or leave by those functions.
+        """
+        if self._is_installed:
+            return
+        self._is_installed = True
+        _reseed()  # for what a first call of it loads
+        self._children.install()
+        self._interrupts.install()
+        _install_hooks(self._data_directory, self._interrupts)
 
     def attach(self, control: socket.socket) -> None:
         """Do ahead all that needs nothing of the session: clients wait for what is left to `serve`.
@@ -84,8 +111,7 @@ class Runner:
         self._waiting.register(self.control, select.POLLIN)
         _reseed()
         self._channels.open(self.control)
-        self._children.install()
-        self._interrupts.install()
+        self.install()
 
     def serve(self, limit: Callable[..., None] | None = None, *, rehearse: bool = False) -> NoReturn:
         """Send ``ready`` and serve until the socket ends or breaks.
@@ -94,7 +120,6 @@ class Runner:
         """
         status = 0
         try:
-            _install_hooks(self._data_directory, self._interrupts)
             if rehearse:
                 self._rehearse()
             self._channels.greet()
@@ -164,8 +189,9 @@ def _reseed() -> None:
     tempfile._name_sequence = None  # type: ignore[attr-defined]  # noqa: SLF001  # no public way
     numpy: Any = sys.modules.get("numpy")
     if numpy is not None and hasattr(numpy, "random"):
-        # As much as it would take itself, in a tenth of the time.
-        numpy.random.seed(numpy.frombuffer(os.urandom(32), dtype=numpy.uint32))
+        # All of its state, which takes less than to make that out of a seed.
+        state = numpy.frombuffer(os.urandom(_STATE_WORDS * 4), dtype=numpy.uint32)
+        numpy.random.set_state(("MT19937", state, _STATE_WORDS))
 
 
 def _install_hooks(data_directory: str, interrupts: Interrupts) -> None:

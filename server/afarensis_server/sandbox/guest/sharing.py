@@ -13,11 +13,13 @@ import ctypes
 import fcntl
 import mmap
 import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from . import mappings
+from .mappings import Mapping
 
 #: Beside this module; see `sharing.c`.
 LIBRARY = Path(__file__).with_name("_sharing.so")
@@ -29,19 +31,6 @@ _ALL_SEALS = 0x1 | 0x2 | 0x4 | 0x8
 _MADV_POPULATE_READ = 22
 #: Bytes of memory that are worth moving: what is smaller is the linker's and libc's own.
 _LEAST = 256 * 1024
-
-_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) ([0-9a-f]+) \S+ (\d+) *(.*)")
-
-
-class Mapping(NamedTuple):
-    """A line of /proc/self/maps."""
-
-    start: int
-    length: int
-    permissions: str
-    offset: int
-    inode: int
-    name: str
 
 
 class _Original(NamedTuple):
@@ -64,7 +53,7 @@ def move() -> bool:
     library = _library()
     if library is None:
         return False
-    found = [region for region in _mappings() if _is_worth_moving(region)]
+    found = [region for region in mappings.read() if _is_worth_moving(region)]
     regions = [part for region in found for part in _without_large(region, library) if part.length >= _LEAST]
     size = sum(region.length for region in regions)
     file = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -98,7 +87,9 @@ def give_back(known_threads: int) -> int:
         return 0
     # What lies at these addresses now: code may have unmapped some, and mapped something of its own.
     mine = [
-        one for one in _mappings() if one.inode == _original.inode and one.permissions == "rw-p" and _NAME in one.name
+        one
+        for one in mappings.read()
+        if one.inode == _original.inode and one.permissions == "rw-p" and _NAME in one.name
     ]
     pages = 0
     with suppress(OSError):
@@ -162,13 +153,3 @@ def _resident(region: Mapping) -> int:
         entries = pagemap.read(region.length // mmap.PAGESIZE * 8)
     # The highest bit of each entry, little-endian.
     return sum(entry >> 7 for entry in entries[7::8]) * mmap.PAGESIZE
-
-
-def _mappings() -> Iterator[Mapping]:
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:  # noqa: PTH123 - not a file
-        lines = maps.readlines()
-    for line in lines:
-        if found := _MAPPING.fullmatch(line.rstrip("\n")):
-            start, end, permissions, offset, inode, name = found.groups()
-            first = int(start, 16)
-            yield Mapping(first, int(end, 16) - first, permissions, int(offset, 16), int(inode), name)

@@ -30,6 +30,8 @@ class Place:
         self.inputs = InputDirectory(settings.work_directory / "lower" / self.volume, shared=launcher.distinct_users)
         self._seat: Seat | None = None
         self._interpreter: Interpreter | None = None
+        #: What the kernel had killed in the group, for want of memory, before the interpreter of the moment was in it.
+        self._kills_before = 0
         #: Has an interpreter started, and goes on when nobody waits for it any more.
         self._spawning: asyncio.Task[None] | None = None
         #: Puts files in, in a thread that goes on when nobody waits for it any more.
@@ -108,6 +110,7 @@ class Place:
             self._interpreter = None
         if self._leaving is not None:
             raise SandboxUnavailable("the session is closed")
+        self._kills_before = self.seat.cgroup.usage().oom_kills
         self._spawning = asyncio.create_task(self._spawn(self.seat), name="sandbox-spawn")
         await asyncio.shield(self._spawning)
         try:
@@ -181,15 +184,14 @@ class Place:
 
     async def _confine(self, interpreter: Interpreter, tree: int, *, ahead: bool) -> None:
         """Have a fresh interpreter move in and confine itself."""
-        kills_before = self.seat.cgroup.usage().oom_kills
         try:
-            interpreter.confine(self.limits, self.seat.cgroup, tree, ahead=ahead)
-        finally:
-            os.close(tree)
-        try:
+            try:
+                interpreter.confine(self.limits, self.seat.cgroup, tree, ahead=ahead)
+            finally:
+                os.close(tree)
             await interpreter.wait_ready(self._settings.start_seconds)
         except SandboxUnavailable as error:
-            if self.seat.cgroup.usage().oom_kills > kills_before:
+            if self.seat.cgroup.usage().oom_kills > self._kills_before:
                 message = f"no interpreter starts within a session's limit of memory, {self.limits.memory_bytes} B"
                 raise SandboxUnavailable(f"{message}: {error}") from error
             raise

@@ -44,12 +44,13 @@ def write_maps(pid: int | str, inside: int, outside: int, count: int) -> None:
     line = f"{inside} {outside} {count}"
     if count == 1:
         # All that a user without privileges may map; it takes giving up setgroups, too.
-        _write(f"/proc/{pid}/setgroups", "deny")
-    _write(f"/proc/{pid}/gid_map", line)
-    _write(f"/proc/{pid}/uid_map", line)
+        write(f"/proc/{pid}/setgroups", "deny")
+    write(f"/proc/{pid}/gid_map", line)
+    write(f"/proc/{pid}/uid_map", line)
 
 
-def _write(path: str, text: str) -> None:
+def write(path: str, text: str) -> None:
+    """Write a setting of the kernel's."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, text.encode())
@@ -61,6 +62,6 @@ def enter_own_user_namespace() -> None:
     """Become root in a new user namespace and owner of a new mount namespace: all an ordinary user can have."""
     uid, gid = os.geteuid(), os.getegid()
     syscalls.unshare(NEW_USER | NEW_MOUNTS)
-    _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/gid_map", f"0 {gid} 1")
-    _write("/proc/self/uid_map", f"0 {uid} 1")
+    write("/proc/self/setgroups", "deny")
+    write("/proc/self/gid_map", f"0 {gid} 1")
+    write("/proc/self/uid_map", f"0 {uid} 1")

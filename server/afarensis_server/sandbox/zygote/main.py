@@ -10,7 +10,6 @@ import os
 import selectors
 import signal
 import socket
-from contextlib import suppress
 from typing import Any, NoReturn
 
 from . import clone, jail, own_root, privileges
@@ -18,6 +17,8 @@ from .birth import Birth
 from .messages import PeerGoneError, answer, receive, send
 
 _CONTROL = 3
+#: The real one: the guest replaces it, for user code, by one that flushes first.
+_exit = os._exit
 
 
 def main() -> None:
@@ -28,13 +29,13 @@ def main() -> None:
     guest.prepare()
     layout = own_root.Layout.read()
     runner = guest.Runner(jail.DATA_DIRECTORY)
+    runner.install()
     gc.collect()
     gc.freeze()
     if (threads := privileges.threads_alive()) != 1:
         # A fork copies the calling thread alone, with whatever the others had locked.
         raise RuntimeError(f"{threads} threads run after the imports, where one must")
-    with suppress(OSError):  # each session takes more memory then, and that is all
-        guest.share()
+    guest.share()
     Zygote(control, runner, layout).serve()
 
 
@@ -98,7 +99,7 @@ class Zygote:
             control, stdout, stderr, *entrances = descriptors
             Birth(self._runner, self._layout).run(control, stdout, stderr, mapped, entrances)
         finally:
-            os._exit(70)
+            _exit(70)
 
     def _report_end(self, key: selectors.SelectorKey) -> None:
         name, pid = key.data

@@ -15,7 +15,7 @@ from . import syscalls
 from .jail import DEVICES, SESSION_PLACES
 
 #: Where the new root is built: a directory that is there, and seen by nobody any more.
-_PLACE = Path("/mnt")
+_PLACE = "/mnt"
 #: An empty directory. An overlay without an upper layer takes two others.
 _EMPTY = "/dev/shm"  # noqa: S108 - nobody's yet
 _READ_ONLY = syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
@@ -58,19 +58,19 @@ class Layout:
 
     def enter(self) -> None:
         """Build such a root, and make it this process's. Takes a mount and a pid namespace of its own."""
-        syscalls.mount("tmpfs", str(_PLACE), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "size=1m,mode=755")
+        syscalls.mount("tmpfs", _PLACE, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "size=1m,mode=755")
+        # Without pathlib: each session does this, and what code it runs and writes to is copied for it.
         for path in (*self.directories, *self.system, *SESSION_PLACES):
-            _inside(path).mkdir(parents=True, exist_ok=True)
+            os.mkdir(_PLACE + path)  # noqa: PTH102
         for path, target in self.links:
-            _inside(path).symlink_to(target)
+            os.symlink(target, _PLACE + path)  # noqa: PTH211
         for path in self.system:
             _show(path)
         for name in DEVICES:
-            node = _inside(f"/dev/{name}")
-            node.touch()
-            syscalls.mount(f"/dev/{name}", str(node), None, syscalls.MS_BIND)
+            os.mknod(f"{_PLACE}/dev/{name}")
+            syscalls.mount(f"/dev/{name}", f"{_PLACE}/dev/{name}", None, syscalls.MS_BIND)
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC | syscalls.MS_RDONLY
-        syscalls.mount("proc", str(_inside("/proc")), "proc", flags, "hidepid=2,subset=pid")
+        syscalls.mount("proc", f"{_PLACE}/proc", "proc", flags, "hidepid=2,subset=pid")
         os.chdir(_PLACE)
         syscalls.pivot_root(".", ".")
         syscalls.umount(".")
@@ -79,13 +79,9 @@ class Layout:
         syscalls.mount("", "/", None, syscalls.MS_REMOUNT | syscalls.MS_BIND | _READ_ONLY)
 
 
-def _inside(path: str) -> Path:
-    return _PLACE / path.lstrip("/")
-
-
 def _show(path: str) -> None:
     """Show a directory of the system in the new root."""
-    target = str(_inside(path))
+    target = _PLACE + path
     try:
         syscalls.mount("overlay", target, "overlay", _READ_ONLY, f"lowerdir={_escaped(path)}:{_EMPTY},userxattr")
     except OSError as error:
