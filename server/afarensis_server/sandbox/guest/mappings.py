@@ -1,4 +1,4 @@
-"""The mappings of this process, and fewer of them: a fork copies each, and so does the kernel's list of them.
+"""The mappings of this process, and a way to have fewer of them, since a fork copies each.
 
 The loader maps a library in five parts: what lies before its code, the code, what lies behind it, data that is constant
 once it was relocated, and data. The first three differ in their permissions alone, and so do the last two. With the
