@@ -107,22 +107,27 @@ class EventLog(Generic[D, E]):
         if not drafts:
             return []
         kind = self._kind
-        encoded = [kind.encode(draft) for draft in drafts]
-        ends = encoded[-1][0] in kind.ends
-        if any(event_type in kind.ends for event_type, _ in encoded[:-1]):
-            raise LogEnded(owner_id)
+        encoded = []
+        ends = False
+        for draft in drafts:
+            if ends:
+                raise LogEnded(owner_id)
+            event_type, payload = kind.encode(draft)
+            encoded.append((event_type, payload))
+            ends = event_type in kind.ends
         if opening:
             self._statements.open.run(
                 tx.connection,
                 {kind.owner: owner_id, "project": project, "last_sequence": len(drafts), "ended": ends},
             )
-            first = 1
+            sequence = 0
         else:
-            first = self._take(tx.connection, project, owner_id, len(drafts), ends)
+            sequence = self._take(tx.connection, project, owner_id, len(drafts), ends)
         time = now()
-        self._statements.insert.run_many(
-            tx.connection,
-            [
+        rows, stored, sizes = [], [], []
+        for draft, (event_type, payload) in zip(drafts, encoded, strict=True):
+            sequence += 1
+            rows.append(
                 {
                     "project": project,
                     kind.owner: owner_id,
@@ -131,12 +136,11 @@ class EventLog(Generic[D, E]):
                     "type": event_type,
                     "payload": payload,
                 }
-                for sequence, (event_type, payload) in enumerate(encoded, first)
-            ],
-        )
-        stored = [kind.place(owner_id, sequence, time, draft) for sequence, draft in enumerate(drafts, first)]
-        sized = [(event, len(payload)) for event, (_, payload) in zip(stored, encoded, strict=True)]
-        tx.after_commit(partial(self._appended, (project, owner_id), sized, ends))
+            )
+            stored.append(kind.place(owner_id, sequence, time, draft))
+            sizes.append(len(payload))
+        self._statements.insert.run_many(tx.connection, rows)
+        tx.after_commit(partial(self._appended, (project, owner_id), stored, sizes, ends))
         return stored
 
     async def page(self, project: str, owner_id: str, after_sequence: int, limit: int) -> LogPage[E]:
@@ -171,12 +175,13 @@ class EventLog(Generic[D, E]):
         return tail
 
     async def follow(
-        self, project: str, owner_id: str, after_sequence: int, heartbeat_seconds: float
+        self, project: str, owner_id: str, after_sequence: int, heartbeat_seconds: float, *, greets: bool = True
     ) -> AsyncGenerator[E | Heartbeat, None]:
         """A heartbeat, then the events behind the cursor: those stored, those to come, until the one that ends the log.
 
-        Another heartbeat comes whenever nothing else did for so long. Raises NotFound (also when the owner is deleted
-        meanwhile), CursorPastEnd, EventsTrimmed, and ShuttingDown once `drain` is called.
+        Another heartbeat comes whenever nothing else did for so long; the first, unless it ``greets``, only then.
+        Raises NotFound (also when the owner is deleted meanwhile), CursorPastEnd, EventsTrimmed, and ShuttingDown once
+        `drain` is called.
         """
         cursor = after_sequence
         tail = self.tail(project, owner_id)
@@ -185,7 +190,8 @@ class EventLog(Generic[D, E]):
             state = await self._database.read(lambda connection: self._state(connection, project, owner_id))
         state.check(cursor)
         is_over = state.ended and cursor == state.last_sequence
-        yield Heartbeat(state.last_sequence, is_over)
+        if greets or is_over:
+            yield Heartbeat(state.last_sequence, is_over)
         if is_over:
             return
         # What was woken here, was appended here. After a silence the table is asked: others may append, too.
@@ -252,15 +258,15 @@ class EventLog(Generic[D, E]):
             tail.forget()
             tail.waiters.wake()
 
-    def _appended(self, key: tuple[str, str], events: Sequence[tuple[E, int]], ended: bool) -> None:
+    def _appended(self, key: tuple[str, str], events: Sequence[E], sizes: Sequence[int], ended: bool) -> None:
         if (tail := self._tails.get(key)) is not None:
-            tail.add(events, ended, len(self._tails))
+            tail.add(events, sizes, ended, len(self._tails))
             tail.waiters.wake()
         if (waiters := self._projects.get(key[0])) is not None:
             waiters.wake()
 
     def _take(self, connection: Connection, project: str, owner_id: str, count: int, ends: bool) -> int:
-        """Take the next sequences of a log; the first of them."""
+        """Take the next sequences of a log; the last that was taken before."""
         taken = self._statements.take.run(
             connection, {"owner_id": owner_id, "tenant": project, "count": count, "ends": ends}
         ).fetchone()
@@ -268,7 +274,7 @@ class EventLog(Generic[D, E]):
             self._state(connection, project, owner_id)
             raise LogEnded(owner_id)
         last: int = taken[0]
-        return last - count + 1
+        return last - count
 
     def _state(self, connection: Connection, project: str, owner_id: str) -> LogState:
         row = connection.execute(self._statements.state, {"owner_id": owner_id, "tenant": project}).one_or_none()

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from ..store.database import Database
 from ..store.writer import Transaction
 from .log import D, EventLog
-from .tail import E
+from .tail import E, Tail
 
 T = TypeVar("T")
 
@@ -37,6 +37,7 @@ class Recorder(Generic[D, E]):
         on_failure: Callable[[BaseException], None] | None = None,
         guard: Callable[[Transaction], None] | None = None,
         patience_seconds: float = 0.0,
+        tail: Tail[E] | None = None,
     ) -> None:
         """Nothing is written yet.
 
@@ -51,6 +52,7 @@ class Recorder(Generic[D, E]):
             on_failure: told when a commit in the background fails. What was to be committed stays, for the next one.
             guard: goes before everything in each commit; raises where the writer may not write any more.
             patience_seconds: how long the first events may wait for others, if nobody asks for them.
+            tail: the log's, where the caller has it.
         """
         self._database = database
         self._log = log
@@ -62,7 +64,7 @@ class Recorder(Generic[D, E]):
         self._on_failure = on_failure
         self._guard = guard
         # Its readers are most likely here, too.
-        self._tail = log.tail(project, owner_id)
+        self._tail = log.tail(project, owner_id) if tail is None else tail
         self._pending: list[D] = []
         self._loop = asyncio.get_running_loop()
         #: When what waits is next taken for a commit, at the earliest, by the clock of the event loop.

@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from itertools import islice
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -60,20 +59,34 @@ class Waiters:
         """Whether a reader waits, or is about to."""
         return bool(self._futures)
 
-    @contextmanager
-    def listening(self) -> Iterator[asyncio.Future[bool]]:
-        """A future, for one reader, that becomes true with the next `wake`."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._futures.add(future)
-        try:
-            yield future
-        finally:
-            self._futures.discard(future)
+    def listening(self) -> "Listening":
+        """A future, for one reader, that becomes true with the next `wake`: a context manager."""
+        return Listening(self._futures)
 
     def wake(self) -> None:
-        futures, self._futures = self._futures, set()
-        for future in futures:
-            _resolve(future, True)
+        if self._futures:
+            futures = list(self._futures)
+            self._futures.clear()
+            for future in futures:
+                _resolve(future, True)
+
+
+class Listening:
+    """One reader among those that wait."""
+
+    # Every stream of every call begins with one: a generator would take three times as long.
+    __slots__ = ("_future", "_futures")
+
+    def __init__(self, futures: set[asyncio.Future[bool]]) -> None:
+        self._futures = futures
+        self._future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def __enter__(self) -> asyncio.Future[bool]:
+        self._futures.add(self._future)
+        return self._future
+
+    def __exit__(self, *_: object) -> None:
+        self._futures.discard(self._future)
 
 
 async def within(future: asyncio.Future[bool], seconds: float) -> bool:
@@ -102,14 +115,14 @@ class Tail(Generic[E]):
         self.state: LogState | None = None
         self.waiters = Waiters()
 
-    def add(self, events: Sequence[tuple[E, int]], ended: bool, logs: int = 1) -> None:
-        """Take what was appended, each event with its size in bytes, where so many logs have a tail."""
-        first = events[0][0].sequence
+    def add(self, events: Sequence[E], sizes: Sequence[int], ended: bool, logs: int = 1) -> None:
+        """Take what was appended, with the size of each event in bytes, where so many logs have a tail."""
+        first = events[0].sequence
         if self.state is not None and self.state.last_sequence + 1 != first:
             self.forget()  # another server appended in between
-        self._events.extend(events)
-        self._size += sum(size for _, size in events)
-        self.state = LogState(events[-1][0].sequence, ended)
+        self._events.extend(zip(events, sizes, strict=True))
+        self._size += sum(sizes)
+        self.state = LogState(events[-1].sequence, ended)
         self.share(logs)
 
     def share(self, logs: int) -> None:

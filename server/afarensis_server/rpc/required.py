@@ -31,11 +31,12 @@ _REQUEST = "Request"
 
 def check_required(request: Message) -> None:
     """Raise InvalidFields for each id that the contract requires and the request leaves out."""
-    found = Violations()
-    for path in required_ids(request.DESCRIPTOR):
-        if _lacks(request, path):
+    missing = [path for path in required_ids(request.DESCRIPTOR) if _lacks(request, path)]
+    if missing:
+        found = Violations()
+        for path in missing:
             found.required(path)
-    found.check()
+        found.check()
 
 
 def _lacks(request: Any, path: str) -> bool:

@@ -91,8 +91,10 @@ class _Work:
         self.fingerprint = ""
         if request.request_id:
             self.fingerprint = requests.fingerprint_of(request.session_id, request.code, request.timeout_seconds)
+        self.loop = asyncio.get_running_loop()
         #: The id of the execution, once it is stored.
-        self.begun: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.begun: asyncio.Future[str] = self.loop.create_future()
+        self.is_stored = False
         self.live: LiveSession | None = None
         self.interrupted = False
         #: What its result is to say besides, when it was interrupted.
@@ -100,7 +102,8 @@ class _Work:
 
     async def stored(self) -> str:
         """Wait until the execution is stored; returns its id."""
-        return await asyncio.shield(self.begun)
+        # With a request id others may wait for the same, and none of them may cancel it by leaving.
+        return await (asyncio.shield(self.begun) if self.request.request_id else self.begun)
 
     def insert(self, tx: Transaction) -> None:
         """Store the execution, and what it was asked for by."""
@@ -119,6 +122,7 @@ class _Work:
         tx.after_commit(self._stored)
 
     def _stored(self) -> None:
+        self.is_stored = True
         if not self.begun.done():
             self.begun.set_result(self.execution.id)
 
@@ -210,8 +214,9 @@ class Executions:
         work = self._begin(project, request, _FOLLOWED_SECONDS if self._events.pace else 0.0)
         try:
             execution_id = await work.stored()
-            async with aclosing(self.follow_events(project, execution_id, 0, heartbeat_seconds)) as items:
-                await anext(items)  # the heartbeat: here, the first item is the event `Started`
+            # Without a heartbeat ahead: here, the first item is the event `Started`.
+            items = self._events.follow(project, execution_id, 0, heartbeat_seconds, greets=False)
+            async with aclosing(items):
                 async for item in items:
                     yield item
         except (asyncio.CancelledError, GeneratorExit):
@@ -233,7 +238,7 @@ class Executions:
                 return earlier
             work.begun.add_done_callback(lambda _: self._beginning.pop(key))
         execution_id = work.execution.id
-        task = asyncio.create_task(self._work(work), name=f"execution {execution_id}")
+        task = work.loop.create_task(self._work(work), name=f"execution {execution_id}")
         self._works[execution_id], self._tasks[execution_id] = work, task
 
         def forget(_: object) -> None:
@@ -305,6 +310,7 @@ class Executions:
             opening=work.insert,
             on_failure=work.fail,
             patience_seconds=work.patience_seconds,
+            tail=work.tail,
         )
         try:
             if work.request.request_id and (known := await self._find(work)) is not None:
@@ -312,7 +318,7 @@ class Executions:
                 return
             result = await self._run(work, recorder)
         except Exception as error:
-            if not work.begun.done():
+            if not work.is_stored:
                 work.fail(error)
                 return
             result = _failure(error, execution)
@@ -370,7 +376,7 @@ class Executions:
                 await recorder.record(lambda _, told: told.append(result))
                 return
             except DatabaseUnavailable as error:
-                if not work.begun.done() or work.begun.exception() is not None:
+                if not work.is_stored:
                     work.fail(error)
                     return  # whoever asked for it knows of no execution
                 _log.warning("result not stored yet", execution_id=work.execution.id, error=str(error))

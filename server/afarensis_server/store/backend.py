@@ -9,13 +9,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from ..errors import DatabaseUnavailable
+from .driver import driver_of
 
 #: What each connection keeps of the database in memory, in KiB.
 _CACHE_KIB = 16 * 1024
 #: Pages of the write-ahead log from which on a commit moves them to the database.
 _CHECKPOINT_PAGES = 1000
-#: Where a connection notes how it commits.
-_COMMIT = "afarensis.commit"
 #: A write-ahead log that a burst has grown is cut back to this.
 _LOG_BYTES = 64 * 1024 * 1024
 
@@ -84,45 +83,47 @@ class Backend:
             # A checkpoint takes fsyncs. The next of the others sees to it.
             Commit.HERE: (normal, at_once, none),
         }
+        #: The driver's connection that last began to write, and how it commits.
+        self._mode: tuple[Any, Commit | None] = (None, None)
         #: Without foreign keys, because rebuilding a table would delete all that refers to it. The first to open the
         #: file, it sets what stays in it: a reader would keep the mode from changing.
         self.migrating = _engine(url, busy_seconds, "PRAGMA journal_mode = WAL", poolclass=NullPool)
 
     def begin_reading(self, connection: Connection) -> None:
         """Begin a transaction that sees one snapshot. It ends with the connection's."""
-        _driver(connection).execute("BEGIN")
+        driver_of(connection).execute("BEGIN")
 
     def begin_writing(self, connection: Connection, commit: Commit) -> None:
         """Begin a transaction that holds the write lock, so that no later statement waits for it.
 
         SQLAlchemy, which would take as long for its own part of it as for a small statement, is not told.
         """
-        driver = _driver(connection)
-        if connection.info.get(_COMMIT) is not commit:
+        driver = driver_of(connection)
+        if self._mode != (driver, commit):
             for pragma in self._pragmas[commit]:
                 driver.execute(pragma)
-            connection.info[_COMMIT] = commit
+            self._mode = driver, commit
         driver.execute("BEGIN IMMEDIATE")
 
     def commit(self, connection: Connection) -> None:
         """Commit what was begun to be written."""
-        _driver(connection).execute("COMMIT")
+        driver_of(connection).execute("COMMIT")
 
     def roll_back(self, connection: Connection) -> None:
         """Undo what was begun to be written."""
-        _driver(connection).execute("ROLLBACK")
+        driver_of(connection).execute("ROLLBACK")
 
     def wait_for_nothing(self, connection: Connection) -> None:
         """Let statements fail where there is a lock."""
-        _driver(connection).execute("PRAGMA busy_timeout = 0")
+        driver_of(connection).execute("PRAGMA busy_timeout = 0")
 
     def execute(self, connection: Connection, statement: str) -> None:
         """A statement without parameters or rows, past SQLAlchemy, which takes ten times as long for it."""
-        _driver(connection).execute(statement)
+        driver_of(connection).execute(statement)
 
     def in_transaction(self, connection: Connection) -> bool:
         """Whether the database still holds the transaction that the connection believes to be in."""
-        return bool(_driver(connection).in_transaction)
+        return bool(driver_of(connection).in_transaction)
 
     def is_locked(self, error: BaseException) -> bool:
         """Whether another process has the lock that was to be had at once."""
@@ -159,10 +160,6 @@ def _code(error: BaseException) -> int | None:
     """The primary result code; None for what is not the database's."""
     original = _original(error)
     return getattr(original, "sqlite_errorcode", 0) & 0xFF if isinstance(original, sqlite3.Error) else None
-
-
-def _driver(connection: Connection) -> Any:
-    return connection.connection.driver_connection
 
 
 def _engine(url: URL, busy_seconds: float, *pragmas: str, **options: Any) -> Engine:

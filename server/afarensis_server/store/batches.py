@@ -1,7 +1,7 @@
 """Units of work that share a transaction."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from sqlalchemy import Connection
 
@@ -34,10 +34,12 @@ class Batch:
     the three means that nothing is committed, and that the connection is of no use any more.
     """
 
-    def __init__(self, backend: Backend, units: Iterable[Unit]) -> None:
+    def __init__(self, backend: Backend, units: list[Unit]) -> None:
         self._backend = backend
-        self.units = list(units)
-        self.durable = any(unit.durable for unit in self.units)
+        self.units = units
+        self.durable = False
+        for unit in units:
+            self.durable = self.durable or unit.durable
         self._connection: Connection | None = None
         #: Whether a unit succeeded, so that there is something to commit.
         self._shared = False

@@ -6,9 +6,13 @@ call begins with one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Delete, Dialect, Insert, Select, Update
+from sqlalchemy import Boolean, Connection, Delete, Dialect, Insert, Select, Update
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from .driver import driver_of
 
 Parameters = Mapping[str, Any]
 Statement = Insert | Update | Delete | Select[Any]
@@ -36,7 +40,7 @@ class Prepared:
     def run(self, connection: Connection, parameters: Parameters) -> Any:
         """Run it once; a cursor on what it returns. The driver's own errors come out as they are."""
         compiled = self._for(connection)
-        return _cursor(connection).execute(compiled.text, compiled.bind(parameters))
+        return driver_of(connection).execute(compiled.text, compiled.bind(parameters))
 
     def change(self, connection: Connection, parameters: Parameters) -> int:
         """Run it once; how many rows it changed."""
@@ -46,7 +50,11 @@ class Prepared:
     def run_many(self, connection: Connection, parameters: Sequence[Parameters]) -> None:
         """Run it for each of these."""
         compiled = self._for(connection)
-        _cursor(connection).executemany(compiled.text, [compiled.bind(each) for each in parameters])
+        driver = driver_of(connection)
+        if len(parameters) == 1:
+            driver.execute(compiled.text, compiled.bind(parameters[0]))
+        else:
+            driver.cursor().executemany(compiled.text, [compiled.bind(each) for each in parameters])
 
     def _for(self, connection: Connection) -> "_Compiled":
         dialect = connection.dialect
@@ -86,9 +94,9 @@ class PreparedRow(Generic[T]):
             ]
             self._compiled[dialect.name] = _Compiled(self._statement, None, dialect), readers
         compiled, readers = self._compiled[dialect.name]
-        cursor = _cursor(connection)
+        cursor = driver_of(connection).execute(compiled.text, compiled.bind(parameters))
         try:
-            row = cursor.execute(compiled.text, compiled.bind(parameters)).fetchone()
+            row = cursor.fetchone()
         finally:
             cursor.close()  # or its snapshot would stay
         if row is None:
@@ -114,7 +122,7 @@ class _Compiled:
         compiled = statement.compile(dialect=dialect, column_keys=columns)
         self.text = str(compiled)
         self._processors: list[tuple[str, Callable[[Any], Any] | None]] = [
-            (name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
+            (name, _binder(compiled.binds[name].type, dialect))
             for name in (compiled.positiontup if compiled.positional else compiled.binds) or ()
         ]
         self._positional = compiled.positional
@@ -131,7 +139,11 @@ class _Compiled:
         )
 
 
-def _cursor(connection: Connection) -> Any:
-    # The driver's own: SQLAlchemy's proxy takes as long as the statement.
-    driver: Any = connection.connection.driver_connection
-    return driver.cursor()
+def _binder(column_type: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    """What makes a value of a column what the driver takes; None where it is that already."""
+    if isinstance(column_type, Boolean):
+        return None
+    implementation = column_type.dialect_impl(dialect)
+    if isinstance(implementation, TypeDecorator) and implementation.impl_instance.bind_processor(dialect) is None:
+        return partial(implementation.process_bind_param, dialect=dialect)
+    return implementation.bind_processor(dialect)

@@ -49,9 +49,7 @@ class Choice(TypeDecorator[StrEnum]):
         self.members = members
 
     def process_bind_param(self, value: StrEnum | None, dialect: Dialect) -> str | None:
-        if type(value) is self.members:
-            return value.value
-        return None if value is None else self.members(value).value
+        return None if value is None else str(value if type(value) is self.members else self.members(value))
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> StrEnum | None:
         return None if value is None else self.members(value)
@@ -62,15 +60,16 @@ class Codec(Generic[T]):
 
     def __init__(self, value_type: Any) -> None:
         # As a member of a union, since pydantic takes a configuration only for types that cannot have one themselves.
-        self._adapter: TypeAdapter[T | None] = TypeAdapter(
+        adapter: TypeAdapter[T | None] = TypeAdapter(
             value_type | None, config=ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
         )
+        self._serializer, self._validator = adapter.serializer, adapter.validator
 
     def encode(self, value: T) -> str:
-        return self._adapter.dump_json(value).decode()
+        return self._serializer.to_json(value).decode()
 
     def decode(self, text: str) -> T:
-        value = self._adapter.validate_json(text)
+        value: T | None = self._validator.validate_json(text)
         if value is None:
             raise ValueError("null is stored as an absent column, never as JSON")
         return value

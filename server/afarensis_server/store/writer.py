@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection
@@ -42,9 +41,10 @@ class GroupCommitWriter:
         self._backend = backend
         self._loop = loop
         self._waiting: deque[Unit] = deque()
-        #: Set while no unit waits, runs, or is to be answered.
-        self._idle = asyncio.Event()
-        self._idle.set()
+        #: Whether a unit waits, runs, or is to be answered.
+        self._at_work = False
+        #: Who waits until none does.
+        self._closing: asyncio.Future[None] | None = None
         self._patience = Patience(_SLOW_SECONDS)
         #: Commits of the event loop since the last of the thread, which looks after the log that they make longer.
         self._done_here = 0
@@ -56,14 +56,16 @@ class GroupCommitWriter:
         """Have a unit done: at once if nobody else is at it. Cancelling the future does not keep it from being done."""
         unit = Unit(work, self._loop.create_future(), durable=durable, long=long)
         self._waiting.append(unit)
-        if self._idle.is_set():
-            self._idle.clear()
+        if not self._at_work:
+            self._at_work = True
             self._go_on()
         return unit.future
 
     async def close(self) -> None:
         """Finish what was submitted, and end the thread. Nothing may be submitted after this."""
-        await self._idle.wait()
+        if self._at_work:
+            self._closing = self._loop.create_future()
+            await self._closing
         await asyncio.to_thread(self._thread.shutdown)
         self._disconnect()
 
@@ -76,10 +78,10 @@ class GroupCommitWriter:
 
     def _take(self) -> Batch:
         """The units for the next commit. A long one is its first: the thread does those behind it as well."""
-        count = min(len(self._waiting), _MAX_UNITS)
-        if not self._waiting[0].long:
-            count = next((at for at, unit in enumerate(islice(self._waiting, count)) if unit.long), count)
-        return Batch(self._backend, [self._waiting.popleft() for _ in range(count)])
+        units = [self._waiting.popleft()]
+        while self._waiting and len(units) < _MAX_UNITS and (units[0].long or not self._waiting[0].long):
+            units.append(self._waiting.popleft())
+        return Batch(self._backend, units)
 
     def _do_here(self, batch: Batch) -> bool:
         """Run a batch on the event loop, and let the thread commit it if that takes an fsync.
@@ -97,7 +99,8 @@ class GroupCommitWriter:
                 self._disconnect()
                 return False
             began = time.monotonic()
-            self._waiting.extendleft(reversed(batch.run(connection, commit, _MAX_SECONDS_HERE)))
+            if left := batch.run(connection, commit, _MAX_SECONDS_HERE):
+                self._waiting.extendleft(reversed(left))
             self._patience.took(time.monotonic() - began)
             if batch.durable:
                 self._done_here = 0
@@ -115,8 +118,10 @@ class GroupCommitWriter:
         # What was submitted meanwhile had to wait, also by those who were just told: nothing gets ahead of what waits.
         if self._waiting:
             self._loop.call_soon(self._go_on)
-        else:
-            self._idle.set()
+            return
+        self._at_work = False
+        if self._closing is not None:
+            self._closing.set_result(None)
 
     def _abandon(self, batch: Batch, error: Exception) -> None:
         """Nothing of a batch was committed. Whatever state the connection is in: the next one begins anew."""

@@ -161,19 +161,19 @@ def test_tail_knows_only_what_has_no_gap_and_is_not_too_much() -> None:
 
     tail: Tail[LoggedExecutionEvent] = Tail()
     assert tail.after(0) is None
-    tail.add([(logged(1), 10), (logged(2), 10)], False)
+    tail.add([logged(1), logged(2)], [10, 10], False)
     assert tail.after(0) == [logged(1), logged(2)]
     assert [tail.after(0, most) for most in (1, 2, 3)] == [[logged(1)], *[[logged(1), logged(2)]] * 2]
     assert tail.after(1, 1) == [logged(2)]
     assert tail.after(2) == []
     assert tail.after(3) is None
     # Another server wrote the third.
-    tail.add([(logged(4), 10)], False)
+    tail.add([logged(4)], [10], False)
     assert (tail.after(2), tail.after(3)) == (None, [logged(4)])
     # Few logs may remember more, each of them.
-    tail.add([(logged(5), 2**22)], False, logs=1)
+    tail.add([logged(5)], [2**22], False, logs=1)
     assert tail.after(4) == [logged(5)]
-    tail.add([(logged(6), 2**19), (logged(7), 2**19)], False, logs=64)
+    tail.add([logged(6), logged(7)], [2**19, 2**19], False, logs=64)
     assert (tail.after(4), tail.after(5)) == (None, [logged(6), logged(7)])
-    tail.add([(logged(8), 2**23 + 1)], True, logs=1)
+    tail.add([logged(8)], [2**23 + 1], True, logs=1)
     assert (tail.after(7), tail.after(8)) == (None, [])

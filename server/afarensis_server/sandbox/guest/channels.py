@@ -113,8 +113,9 @@ class Channels:
 
     def begin(self, request: int) -> None:
         """Frames belong to this request from now on."""
-        with self._interrupts, self._lock:
-            self._request = request
+        if self._last == self._control_drained:
+            self._last = None  # the host had read the last result when it sent the request
+        self._request = request
 
     def send_display(self, header: dict[str, Any], body: bytes) -> None:
         """Send a display after all that was printed before it. Without a request, or in a forked child, it is lost."""
@@ -157,7 +158,6 @@ class Channels:
                 for pipe in displaced:
                     pipe.restore()
             self._take_back_names()
-            _restore_stdin()
             # Before the flush: what another thread prints after it is flushed in its time.
             self._flusher.rest()
             # The host wakes up with the first byte of this, and is to find all the rest when it looks.
@@ -167,6 +167,8 @@ class Channels:
             if frame:
                 self._control.sendall(frame)
             self._last = self._control_drained if frame else None
+            # From here on nobody waits.
+            _restore_stdin()
             self.stdout.restore()
             self.stderr.restore()
             self.stdout.fall_behind()

@@ -58,8 +58,11 @@ class Figures:
         pyplot = sys.modules.get("matplotlib.pyplot")
         if pyplot is None or not hasattr(pyplot, "get_fignums"):
             return
+        numbers = pyplot.get_fignums()
+        if not numbers:
+            return
         try:
-            for number in pyplot.get_fignums():
+            for number in numbers:
                 self.show(pyplot.figure(number))
         finally:
             self.discard_all()

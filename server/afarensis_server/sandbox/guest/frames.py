@@ -26,6 +26,7 @@ from typing import Any
 
 PREFIX = struct.Struct(">II")
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
+_from_json = json.JSONDecoder().decode
 
 
 class FrameError(ValueError):
@@ -81,7 +82,7 @@ class FrameBuffer:
         if len(self._buffer) < end:
             return None
         try:
-            header = json.loads(self._buffer[PREFIX.size : PREFIX.size + header_length].decode())
+            header = _from_json(self._buffer[PREFIX.size : PREFIX.size + header_length].decode())
         except (ValueError, RecursionError) as error:
             raise FrameError("a frame's header is not JSON") from error
         if not isinstance(header, dict) or not isinstance(header.get("type"), str):

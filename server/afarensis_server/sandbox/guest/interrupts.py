@@ -6,6 +6,7 @@ goes on, sends another signal, which does nothing where the first one was heard.
 """
 
 import _signal  # type: ignore[import-not-found]  # what `signal` is made of
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -22,6 +23,9 @@ class Interrupts:
     """Decides what a SIGINT does: end the cell, wait until a shielded section is over, or nothing."""
 
     def __init__(self) -> None:
+        #: The only thread that signals reach.
+        self._main = threading.main_thread().ident
+        os.register_at_fork(after_in_child=self._note_main)
         self._armed = False
         self._shields = 0
         self._pending = False
@@ -67,14 +71,14 @@ class Interrupts:
         return self._pending
 
     def __enter__(self) -> None:
-        """Hold interrupts back in the main thread, the only one that signals reach."""
-        if threading.get_ident() == threading.main_thread().ident:
+        """Hold interrupts back in the main thread."""
+        if threading.get_ident() == self._main:
             self._shields += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if threading.get_ident() != threading.main_thread().ident:
+        if threading.get_ident() != self._main:
             return
         self._shields -= 1
         if self._shields == 0 and self._pending:
@@ -82,6 +86,10 @@ class Interrupts:
             if self._armed:
                 self.fired = True
                 raise KeyboardInterrupt
+
+    def _note_main(self) -> None:
+        # In a child, the thread that forked is the main one.
+        self._main = threading.get_ident()
 
     def _handle(self, _signal: int, _frame: FrameType | None) -> None:
         if not self._armed:

@@ -170,7 +170,6 @@ class Runner:
         self._interrupts.install()
         outcome = self._cells.run(code)
         self._interrupts.cancel_timers()
-        self._children.reap_orphans()
         if sys.getrecursionlimit() < LEAST_RECURSION:
             sys.setrecursionlimit(LEAST_RECURSION)
         self._channels.finish(
@@ -179,6 +178,7 @@ class Runner:
         if self._channels.in_child:
             # Code called os.fork() and let both processes run on. There is one interpreter, and it is the parent.
             _exit(0 if outcome.status == "ok" else 1)
+        self._children.reap_orphans()
 
 
 def _reseed() -> None:

@@ -44,9 +44,7 @@ class Cgroup:
     def __init__(self, version: int, directories: dict[str, Path]) -> None:
         self._version = version
         self._directories = directories
-        #: Files that are read and written with every execution, by controller and name: opened once, since that takes
-        #: longer than reading. -1: not to be had.
-        self._files: dict[tuple[str, str], int] = {}
+        self._files = _Files(directories)
         self._limits: SessionLimits | None = None
 
     def set_limits(self, limits: SessionLimits) -> None:
@@ -133,7 +131,7 @@ class Cgroup:
 
     def reset_peak(self) -> None:
         """Start to look for a new peak, where the kernel lets us."""
-        descriptor = self._file("memory", "memory.max_usage_in_bytes") if self._version == 1 else -1
+        descriptor = self._files["memory", "memory.max_usage_in_bytes"] if self._version == 1 else -1
         if descriptor >= 0:
             with suppress(OSError):
                 os.pwrite(descriptor, b"0", 0)
@@ -168,37 +166,41 @@ class Cgroup:
                 raise
 
     def _read(self, controller: str, name: str) -> bytes:
-        descriptor = self._file(controller, name)
+        descriptor = self._files[controller, name]
         try:
             return os.pread(descriptor, _COUNTER_BYTES, 0) if descriptor >= 0 else b""
         except OSError:
             return b""
 
-    def _file(self, controller: str, name: str) -> int:
-        key = (controller, name)
-        descriptor = self._files.get(key)
-        if descriptor is None:
-            descriptor = -1
-            if (directory := self._directories.get(controller)) is not None:
-                with suppress(OSError):
-                    descriptor = os.open(f"{directory}/{name}", _ACCESS.get(name, os.O_RDONLY) | os.O_CLOEXEC)
-            self._files[key] = descriptor
-        return descriptor
-
     def _number(self, controller: str, name: str) -> int | None:
-        return _as_number(self._read(controller, name))
+        """The number in a file; None where there is none."""
+        text = self._read(controller, name).rstrip()
+        return int(text) if text.isdigit() else None
 
     def _field(self, controller: str, name: str, field: bytes) -> int | None:
-        """The number of a field, in a file with one on each line."""
-        for line in self._read(controller, name).splitlines():
-            if line.startswith(field) and line[len(field) : len(field) + 1] == b" ":
-                return _as_number(line[len(field) :])
-        return None
+        """The number of a field, in a file with one on each line; None where there is none."""
+        _, _, rest = (b"\n" + self._read(controller, name)).partition(b"\n" + field + b" ")
+        text = rest.partition(b"\n")[0]
+        return int(text) if text.isdigit() else None
 
 
-def _as_number(text: bytes) -> int | None:
-    text = text.strip()
-    return int(text) if text.isdigit() else None
+class _Files(dict[tuple[str, str], int]):
+    """The files of a group that are used with every execution, by controller and name; -1 where there is none.
+
+    Opened when they are first asked for, and kept open, since that takes longer than reading them.
+    """
+
+    def __init__(self, directories: dict[str, Path]) -> None:
+        super().__init__()
+        self._directories = directories
+
+    def __missing__(self, key: tuple[str, str]) -> int:
+        controller, name = key
+        self[key] = -1
+        if (directory := self._directories.get(controller)) is not None:
+            with suppress(OSError):
+                self[key] = os.open(f"{directory}/{name}", _ACCESS.get(name, os.O_RDONLY) | os.O_CLOEXEC)
+        return self[key]
 
 
 class Cgroups:

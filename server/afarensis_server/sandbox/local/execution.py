@@ -5,7 +5,7 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import suppress
 
 from ..driver import ExecutionEvent, OutputStream, SessionLimits
@@ -106,7 +106,7 @@ class Execution(execution.Execution):
         pid, pidfd = self._interpreter.pid, os.dup(self._interpreter.pidfd)
         self._killing = self._loop.run_in_executor(None, kill_below, pid, pidfd)
 
-    def _read(self, ready: set[int]) -> Iterator[ExecutionEvent]:
+    def _read(self, ready: Set[int]) -> Iterator[ExecutionEvent]:
         for descriptor, stream in self._streams.items():
             if descriptor in ready:
                 yield from self._read_output(descriptor, stream)

@@ -80,7 +80,8 @@ class Interpreter:
         """Whether it runs, and nothing came that was not asked for, as it must be before a request."""
         if self._killed or self._ended.done() or not self.frames.is_empty:
             return False
-        return self.watch.ready().isdisjoint((self.control.fileno(), self.pidfd))
+        ready = self.watch.ready()
+        return self.control.fileno() not in ready and self.pidfd not in ready
 
     async def ended(self) -> Ending:
         """How it ended. Call it when the pidfd says that it did."""

@@ -6,7 +6,7 @@ cost in memory.
 
 import asyncio
 import select
-from collections.abc import Collection
+from collections.abc import Collection, Set
 
 
 class Watch:
@@ -24,7 +24,7 @@ class Watch:
         for descriptor in descriptors:
             self._epoll.register(descriptor, select.EPOLLIN)
 
-    async def readable(self, timeout_seconds: float | None) -> set[int]:
+    async def readable(self, timeout_seconds: float | None) -> Set[int]:
         """Wait until one of them can be read or has ended; empty when the time is over."""
         if ready_now := self.ready():
             # Others have their turn first: whoever waits here in a loop may never have to wait.
@@ -43,9 +43,9 @@ class Watch:
                 timer.cancel()
         return self.ready()
 
-    def ready(self) -> set[int]:
+    def ready(self) -> Set[int]:
         """Those that can be read now, or have ended."""
-        return {descriptor for descriptor, _ in self._epoll.poll(0)}
+        return dict(self._epoll.poll(0)).keys()
 
     def forget(self, descriptor: int) -> None:
         """Watch one no longer."""
@@ -68,7 +68,7 @@ class Watch:
             self._is_looked_at = False
 
 
-async def wait_readable(descriptors: Collection[int], timeout_seconds: float | None) -> set[int]:
+async def wait_readable(descriptors: Collection[int], timeout_seconds: float | None) -> Set[int]:
     """Wait until one of some descriptors can be read or has ended; empty when the time is over."""
     watch = Watch(descriptors)
     try:

@@ -20,14 +20,16 @@ from ..shared.changes import compare
 from ..shared.execution import CodeTooLongError, Stop, encode_request
 from ..shared.session import ClosableSession
 from ..shared.verdict import Spent, Verdict, closed, too_long
-from .cgroups import Usage
+from .cgroups import Cgroup, Usage
 from .execution import Execution
 from .files import list_data, stat_data
+from .interpreter import Interpreter
 from .place import Place
 from .settings import LocalSandboxSettings
 
 _CHUNK = 256 * 1024
 _NONE: frozenset[str] = frozenset()
+_NO_FILES = Snapshot()
 
 
 class LocalSession(ClosableSession):
@@ -47,7 +49,7 @@ class LocalSession(ClosableSession):
         self._spec = spec
         self._on_close = on_close
         self._execution: Execution | None = None
-        self._snapshot = Snapshot()
+        self._snapshot = _NO_FILES
         #: What the session had used, and which of its disks were full, when the last execution was over. What processes
         #: in the background meet between two executions is told with the second.
         self._usage = Usage()
@@ -61,8 +63,9 @@ class LocalSession(ClosableSession):
 
     async def prepare(self) -> bool:
         """Have an interpreter that takes code at once; see ``SandboxSession``."""
-        await self._settle()
-        return await self._replace_dead()
+        if self._closed or self._settling is not None:
+            await self._settle()
+        return not self.place.is_ready and await self._replace_dead()
 
     async def execute(self, code: str, *, timeout_seconds: float) -> AsyncGenerator[ExecutionEvent, None]:
         """Run one cell; see ``SandboxSession``."""
@@ -82,7 +85,7 @@ class LocalSession(ClosableSession):
             await execution.send(request)
             # While the interpreter wakes: the code has had no time yet to use anything.
             cgroup.reset_peak()
-            cpu_before, own_cpu_before = cgroup.cpu_seconds(), interpreter.cpu_seconds()
+            processor = _ProcessorTime(cgroup, interpreter)
             lookout = Lookout()
             while not execution.over:
                 for event in await execution.advance(lookout.due_in()):
@@ -107,11 +110,8 @@ class LocalSession(ClosableSession):
         before, self._usage = self._usage, cgroup.usage()
         full_before, self._full = self._full, self._full_disks(alive=execution.ending is None)
         usage = self._usage
-        cpu_seconds = interpreter.cpu_seconds() - own_cpu_before
-        if usage.cpu_seconds is not None and cpu_before is not None:
-            cpu_seconds = usage.cpu_seconds - cpu_before
         spent = Spent(
-            cpu_seconds=max(0.0, cpu_seconds),
+            cpu_seconds=processor.used(usage),
             peak_memory_bytes=self._peak(usage),
             out_of_memory=usage.oom_kills > before.oom_kills,
             refused_forks=usage.fork_refusals - before.fork_refusals,
@@ -181,9 +181,7 @@ class LocalSession(ClosableSession):
             self._on_close(self)
 
     async def _replace_dead(self) -> bool:
-        """Have an interpreter that lives; whether it is another one than before."""
-        if self.place.is_ready:
-            return False
+        """Have an interpreter that lives in place of one that is dead."""
         await self.place.replace_interpreter()
         self._check_open()
         return True
@@ -194,7 +192,7 @@ class LocalSession(ClosableSession):
         if os.fstatvfs(self.place.upper).f_ffree == self.place.free_inodes:
             # No file, no directory, no mark of a deletion: each would take an inode. Most calls leave none, and a
             # thread would cost more than they do.
-            return Snapshot()
+            return _NO_FILES
         # Of its own: the session may be closed while the thread looks.
         upper, view = os.dup(self.place.upper), os.dup(self.place.view)
         nested = [path for path in self.place.inputs.files if "/" in path]
@@ -216,22 +214,38 @@ class LocalSession(ClosableSession):
 
     async def _take_changes(self) -> list[FileChange]:
         before, self._snapshot = self._snapshot, await self._look()
-        return compare(before, self._snapshot, self.place.inputs.files)
+        return [] if self._snapshot is before else compare(before, self._snapshot, self.place.inputs.files)
 
     def _full_disks(self, *, alive: bool) -> frozenset[str]:
         """What is used up of /mnt/data and /tmp, by the name of the limit and the place."""
-        states = [("data", os.fstatvfs(self.place.upper))]
+        states = {"data": os.fstatvfs(self.place.upper)}
         # With its interpreter, /tmp has gone.
         if alive and (state := self.place.interpreter.temporary_files()) is not None:
-            states.append(("tmp", state))
-        if all(state.f_bfree and state.f_ffree for _, state in states):
-            return _NONE
-        return frozenset(
-            [f"disk_bytes {place}" for place, state in states if not state.f_bfree]
-            + [f"disk_inodes {place}" for place, state in states if not state.f_ffree]
-        )
+            states["tmp"] = state
+        full: list[str] = []
+        for place, state in states.items():
+            if not state.f_bfree:
+                full.append(f"disk_bytes {place}")
+            if not state.f_ffree:
+                full.append(f"disk_inodes {place}")
+        return frozenset(full) if full else _NONE
 
     def _peak(self, usage: Usage) -> int:
         if usage.peak_memory_bytes is not None:
             return usage.peak_memory_bytes
         return self.place.interpreter.peak_memory_bytes()
+
+
+class _ProcessorTime:
+    """What one execution takes: of the whole session, or of its interpreter alone where nobody counts that."""
+
+    def __init__(self, cgroup: Cgroup, interpreter: Interpreter) -> None:
+        self._interpreter = interpreter
+        self._before = cgroup.cpu_seconds()
+        self._own_before = interpreter.cpu_seconds() if self._before is None else 0.0
+
+    def used(self, usage: Usage) -> float:
+        """The seconds since then, by the counters of now."""
+        if self._before is None:
+            return max(0.0, self._interpreter.cpu_seconds() - self._own_before)
+        return max(0.0, (usage.cpu_seconds or 0.0) - self._before)

@@ -13,6 +13,9 @@ COALESCE_SECONDS = 0.025
 #: its time by itself: else every byte could be an event of its own.
 MAX_TURNS = 2_000
 
+#: In this order their ends are shown. To ask the enumeration takes longer.
+_STREAMS = tuple(OutputStream)
+
 _Decoder = codecs.getincrementaldecoder("utf-8")
 
 
@@ -74,10 +77,11 @@ class Outputs:
     def finish(self, now: float) -> Iterator[Output]:
         """Show all that is left, with cut-off characters as U+FFFD, and say what was left out."""
         yield from self.flush(now)
-        for stream in OutputStream:
-            text = self._decoders[stream].decode(b"", final=True) if stream in self._decoders else ""
-            if text or stream in self._dropped:
-                yield Output(stream=stream, text=text, dropped_bytes=self._dropped.get(stream, 0))
+        for stream in _STREAMS:
+            if (decoder := self._decoders.get(stream)) is not None:
+                text, dropped = decoder.decode(b"", final=True), self._dropped.get(stream, 0)
+                if text or dropped:
+                    yield Output(stream=stream, text=text, dropped_bytes=dropped)
 
 
 def _pieces(text: str) -> Iterator[str]:
