@@ -72,6 +72,7 @@ class Backend:
             pool_size=readers + 1,  # the event loop's
             max_overflow=0,
         )
+        self.checkpointing = _engine(url, busy_seconds, pool_size=1, max_overflow=0)
         # One fsync for each commit, which is shared (`writer`). NORMAL would lose the last commits in a power cut.
         full, normal = "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
         busy, at_once = f"PRAGMA busy_timeout = {int(busy_seconds * 1000)}", "PRAGMA busy_timeout = 0"
@@ -79,8 +80,8 @@ class Backend:
         self._pragmas = {
             Commit.DURABLE: (full, busy, checkpoint),
             Commit.QUICK: (normal, busy, checkpoint),
-            Commit.HERE_DURABLE: (full, at_once, checkpoint),
-            # A checkpoint takes fsyncs. The next of the others sees to it.
+            # A checkpoint takes fsyncs: see `checkpoints`.
+            Commit.HERE_DURABLE: (full, at_once, none),
             Commit.HERE: (normal, at_once, none),
         }
         #: The driver's connection that last began to write, and how it commits.
@@ -108,6 +109,11 @@ class Backend:
     def commit(self, connection: Connection) -> None:
         """Commit what was begun to be written."""
         driver_of(connection).execute("COMMIT")
+
+    def checkpoint(self, connection: Connection) -> int:
+        """Move what the write-ahead log holds into the database, beside those who read and write; its pages then."""
+        _, pages, _ = driver_of(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return int(pages)
 
     def roll_back(self, connection: Connection) -> None:
         """Undo what was begun to be written."""
@@ -148,6 +154,7 @@ class Backend:
 
     def dispose(self) -> None:
         self.reading.dispose()
+        self.checkpointing.dispose()
         self.writing.dispose()
 
 

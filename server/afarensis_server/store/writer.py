@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 
 from .backend import Backend, Commit
 from .batches import Batch, Transaction, TransactionLost
+from .checkpoints import Checkpoints
 from .units import Patience, Unit
 
 __all__ = ["GroupCommitWriter", "Transaction", "TransactionLost"]
@@ -30,8 +31,6 @@ _MAX_SECONDS = 0.02
 _MAX_SECONDS_HERE = 0.005
 #: A unit that takes longer there waits for the disk.
 _SLOW_SECONDS = 0.05
-#: Commits of the event loop until the thread has its turn, and looks after the log.
-_MOST_HERE = 64
 
 
 class GroupCommitWriter:
@@ -46,8 +45,7 @@ class GroupCommitWriter:
         #: Who waits until none does.
         self._closing: asyncio.Future[None] | None = None
         self._patience = Patience(_SLOW_SECONDS)
-        #: Commits of the event loop since the last of the thread, which looks after the log that they make longer.
-        self._done_here = 0
+        self._checkpoints = Checkpoints(backend, loop)
         #: Held, since taking it from its pool and giving it back takes as long as a small unit does.
         self._connection: Connection | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-write")
@@ -67,13 +65,14 @@ class GroupCommitWriter:
             self._closing = self._loop.create_future()
             await self._closing
         await asyncio.to_thread(self._thread.shutdown)
+        await self._checkpoints.close()
         self._disconnect()
 
     def _go_on(self) -> None:
         """Do some of what waits."""
         batch = self._take()
-        looks_after_log = not batch.durable and self._done_here >= _MOST_HERE
-        if batch.units[0].long or self._patience.is_lost or looks_after_log or not self._do_here(batch):
+        is_for_thread = batch.units[0].long or self._patience.is_lost or self._checkpoints.is_overdue
+        if is_for_thread or not self._do_here(batch):
             self._thread.submit(self._do, batch)
 
     def _take(self) -> Batch:
@@ -103,15 +102,17 @@ class GroupCommitWriter:
                 self._waiting.extendleft(reversed(left))
             self._patience.took(time.monotonic() - began)
             if batch.durable:
-                self._done_here = 0
                 self._thread.submit(self._commit, batch)
                 return True
             batch.commit()
-            self._done_here += 1
         except Exception as error:
             self._abandon(batch, error)
-        self._answer(batch)
+        self._committed(batch)
         return True
+
+    def _committed(self, batch: Batch) -> None:
+        self._checkpoints.committed()
+        self._answer(batch)
 
     def _answer(self, batch: Batch) -> None:
         batch.answer()
@@ -161,9 +162,9 @@ class GroupCommitWriter:
             batch.commit()
         except Exception as error:
             self._abandon(batch, error)
-        self._loop.call_soon_threadsafe(self._answer, batch)
+        self._loop.call_soon_threadsafe(self._committed, batch)
 
     def _done(self, batch: Batch, left: list[Unit]) -> None:
-        self._done_here = 0
+        self._checkpoints.done()
         self._waiting.extendleft(reversed(left))
         self._answer(batch)

@@ -206,15 +206,6 @@ async def test_lock_of_another_process_does_not_hold_up_the_event_loop(tmp_path:
         assert await stored(database) == {thread.id}
 
 
-async def test_many_quick_units_leave_no_endless_log(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    async with Database(f"sqlite:///{path}") as database:
-        for _ in range(2_000):
-            await database.write(insertion(new_thread()), durable=False)
-        # Checkpointed on the way: the log would have a few pages for each.
-        assert path.with_name("store.db-wal").stat().st_size < 12 * 1024 * 1024
-
-
 async def test_durable_unit_among_others_is_committed_durably(database: Database) -> None:
     wanted = [False, True, False, False, True]
     levels = await asyncio.gather(*(database.write(synchronous, durable=durable) for durable in wanted))
