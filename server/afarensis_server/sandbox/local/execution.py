@@ -5,7 +5,7 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from contextlib import suppress
 
 from ..driver import ExecutionEvent, OutputStream, SessionLimits
@@ -72,7 +72,7 @@ class Execution(execution.Execution):
             due = at_most_seconds
         ready = await self._interpreter.watch.readable(due)
         began = time.monotonic()
-        events = list(self._read(ready))
+        events = self._read(ready)
         self._pace.worked(began)
         ended = self._interpreter.pidfd in ready
         if ended and self.result is None:
@@ -106,20 +106,22 @@ class Execution(execution.Execution):
         pid, pidfd = self._interpreter.pid, os.dup(self._interpreter.pidfd)
         self._killing = self._loop.run_in_executor(None, kill_below, pid, pidfd)
 
-    def _read(self, ready: Set[int]) -> Iterator[ExecutionEvent]:
+    def _read(self, ready: Set[int]) -> list[ExecutionEvent]:
+        events: list[ExecutionEvent] = []
         for descriptor, stream in self._streams.items():
             if descriptor in ready:
-                yield from self._read_output(descriptor, stream)
+                self._read_output(descriptor, stream, _WIDE, events)
         # Most code prints and has ended: what came while its output was read is not waited for once more.
         if self._control in ready or (self._control in self._interpreter.open and unread_bytes(self._control)):
-            yield from self._read_frames()
+            self._read_frames(events)
         now = time.monotonic()
         if self._outputs.due_in(now) == 0.0:
-            yield from self._outputs.flush(now)
+            events.extend(self._outputs.flush(now))
         if self._interpreter.pidfd in ready:
-            yield from self._read_rest()
+            self._read_rest(events)
+        return events
 
-    def _read_output(self, descriptor: int, stream: OutputStream, size: int = _WIDE) -> Iterator[ExecutionEvent]:
+    def _read_output(self, descriptor: int, stream: OutputStream, size: int, events: list[ExecutionEvent]) -> None:
         try:
             count = os.readv(descriptor, [_buffer[:size]])
         except BlockingIOError:
@@ -131,21 +133,21 @@ class Execution(execution.Execution):
             self._interpreter.forget(descriptor)  # closed by the code, and by all it started
         self._pace.count(count)
         # All of it is taken before anybody else reads: there is one buffer for all executions.
-        yield from list(self._outputs.feed(stream, _buffer[:count], time.monotonic()))
+        events.extend(self._outputs.feed(stream, _buffer[:count], time.monotonic()))
 
-    def _read_rest(self) -> Iterator[ExecutionEvent]:
+    def _read_rest(self, events: list[ExecutionEvent]) -> None:
         """Read what lies in the pipes now, and no more: somebody may go on writing."""
         for descriptor, stream in self._streams.items():
             left = unread_bytes(descriptor) if descriptor in self._interpreter.open else 0
             while left > 0:
-                yield from self._read_output(descriptor, stream, min(left, _WIDE))
+                self._read_output(descriptor, stream, min(left, _WIDE), events)
                 left -= _WIDE
 
-    def _read_frames(self) -> Iterator[ExecutionEvent]:
+    def _read_frames(self, events: list[ExecutionEvent]) -> None:
         control = self._interpreter.control
         # What was printed before a frame was in the pipe before the frame's first byte; what comes after it is written
         # once the guest sees that all of the frame was taken.
-        yield from self._read_rest()
+        self._read_rest(events)
         try:
             data = control.recv(min(_READ_SIZE, max(_FRAMES_SIZE, self._interpreter.frames.missing)))
         except BlockingIOError:
@@ -160,7 +162,7 @@ class Execution(execution.Execution):
         try:
             for header, body in self._interpreter.frames.feed(data):
                 self._pace.count(0)
-                yield from self._take(header, body)
+                events.extend(self._take(header, body))
         except FrameError as error:
             self.broken = str(error)
             self._interpreter.forget(self._control)
