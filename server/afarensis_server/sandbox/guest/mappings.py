@@ -34,15 +34,15 @@ class Mapping(NamedTuple):
         return (end, offset, self.inode, self.name) == (other.start, other.offset, other.inode, other.name)
 
 
-def read() -> Iterator[Mapping]:
-    """The mappings of this process, by their addresses."""
+def read(name: str = "") -> Iterator[Mapping]:
+    """The mappings of this process with this in their names, by their addresses."""
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:  # noqa: PTH123 - not a file
         lines = maps.readlines()
     for line in lines:
-        if found := _LINE.fullmatch(line.rstrip("\n")):
-            start, end, permissions, offset, inode, name = found.groups()
+        if name in line and (found := _LINE.fullmatch(line.rstrip("\n"))):
+            start, end, permissions, offset, inode, its_name = found.groups()
             first = int(start, 16)
-            yield Mapping(first, int(end, 16) - first, permissions, int(offset, 16), int(inode), name)
+            yield Mapping(first, int(end, 16) - first, permissions, int(offset, 16), int(inode), its_name)
 
 
 def join() -> None:

@@ -86,11 +86,7 @@ def give_back(known_threads: int) -> int:
     if library is None or _original is None or len(os.listdir("/proc/self/task")) > known_threads:  # noqa: PTH208
         return 0
     # What lies at these addresses now: code may have unmapped some, and mapped something of its own.
-    mine = [
-        one
-        for one in mappings.read()
-        if one.inode == _original.inode and one.permissions == "rw-p" and _NAME in one.name
-    ]
+    mine = [one for one in mappings.read(_NAME) if one.inode == _original.inode and one.permissions == "rw-p"]
     pages = 0
     with suppress(OSError):
         pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
