@@ -70,6 +70,8 @@ def _shared_limits(settings: Settings) -> SharedLimits:
         function_name_characters=section.function_name_characters,
         temperature=section.temperature,
         execution_seconds=settings.sandbox.max_execution_seconds,
+        reasoning_effort_characters=section.reasoning_effort_characters,
+        request_id_characters=section.request_id_characters,
         json_depth=section.json_depth,
     )
 
@@ -209,6 +211,8 @@ def session_settings(settings: Settings) -> SessionSettings:
         max_life_seconds=section.max_life_seconds,
         execution_seconds=section.execution_seconds,
         max_execution_seconds=section.max_execution_seconds,
+        code_bytes=settings.limits.code_bytes,
+        shared=_shared_limits(settings),
     )
 
 

@@ -179,7 +179,7 @@ class Sessions:
 
         Raises InvalidFields, SessionNotFound, SessionNotActive, SessionBusy, FileNotFound, SandboxDown.
         """
-        violations = Violations()
+        violations = Violations(self.settings.shared)
         if not file_ids:
             violations.required("file_ids")
         check_file_ids(violations, "file_ids", file_ids, maximum=self.settings.files)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..sandbox.driver import SessionLimits
+from ..validation import SharedLimits
 from .outputs import OutputLimits
 
 
@@ -36,6 +37,9 @@ class SessionSettings:
     execution_seconds: float = 120.0
     #: Seconds that one execution may take at most.
     max_execution_seconds: float = 600.0
+    #: Bytes of the code of one execution that a client asks for.
+    code_bytes: int = 1024 * 1024
+    shared: SharedLimits = SharedLimits()
 
 
 @dataclass(frozen=True, slots=True)

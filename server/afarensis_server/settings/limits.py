@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import ByteSize, Field, PositiveFloat, PositiveInt
 
-from .base import MIB, Bytes, Section
+from .base import KIB, MIB, Bytes, Section
 
 
 class LimitsSection(Section):
@@ -16,10 +16,16 @@ class LimitsSection(Section):
     """Characters of a key of metadata."""
     metadata_value_characters: PositiveInt = 512
     """Characters of a value of metadata."""
+    request_id_characters: Annotated[int, Field(ge=36, le=1_000)] = 128
+    """Characters of a request id, which makes a call repeatable."""
     json_depth: Annotated[int, Field(ge=8, le=200)] = 64
     """Arrays and objects within one another in JSON: bodies of requests over HTTP, parameters of functions, schemas."""
     function_name_characters: PositiveInt = 64
     """Characters of the name of a function or of a response format."""
+    reasoning_effort_characters: PositiveInt = 64
+    """Characters of a reasoning effort, in the words of the model's provider."""
+    code_bytes: Annotated[ByteSize, Field(ge=1 * KIB, le=2 * MIB)] = ByteSize(1 * MIB)
+    """Bytes of the code of one execution in a session; at most 2 MiB."""
     temperature: PositiveFloat = 2.0
     """The highest sampling temperature; the lowest is 0."""
     name_characters: PositiveInt = 256

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from afarensis import v1 as pb
 from tests.support.rpc import refused
+from tests.support.server_process import ServerProcess
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +188,16 @@ def test_request_id_runs_code_once(sessions: pb.SessionServiceStub, session: pb.
     request.code = "print(runs)"
     refusal = refused(lambda: sessions.Execute(request))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+
+
+def test_limits_of_what_sessions_are_sent_are_settings(tmp_path: Path) -> None:
+    settings = {"limits.code_bytes": "1KiB", "limits.request_id_characters": 40, "limits.metadata_pairs": 1}
+    with ServerProcess(tmp_path, settings) as process, grpc.insecure_channel(process.address) as channel:
+        sessions = pb.SessionServiceStub(channel)
+        too_many = pb.CreateSessionRequest(metadata={"a": "1", "b": "2"})
+        assert refused(lambda: sessions.CreateSession(too_many)).fields == ["metadata"]
+        session = sessions.CreateSession(pb.CreateSessionRequest()).session
+        longest = pb.ExecuteAndWaitRequest(session_id=session.id, code="#" * 1_024, request_id="r" * 40)
+        assert sessions.ExecuteAndWait(longest).execution.result.status == pb.EXECUTION_STATUS_OK
+        too_long = pb.ExecuteAndWaitRequest(session_id=session.id, code="#" * 1_025, request_id="r" * 41)
+        assert refused(lambda: sessions.ExecuteAndWait(too_long)).fields == ["request_id", "code"]

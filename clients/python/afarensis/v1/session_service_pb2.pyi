@@ -367,7 +367,7 @@ class ExecuteRequest(_message.Message):
     session_id: _builtins.str
     """The id of the session. Required."""
     code: _builtins.str
-    """The Python code. Required. At most 1 MiB."""
+    """The Python code. Required. At most 1 MiB, unless the server is set otherwise."""
     interrupt_on_disconnect: _builtins.bool
     """Whether the code is interrupted when this stream breaks off before its end. Default: false, the code goes on."""
     @_builtins.property
@@ -447,7 +447,7 @@ class ExecuteAndWaitRequest(_message.Message):
     session_id: _builtins.str
     """The id of the session. Required."""
     code: _builtins.str
-    """The Python code. Required. At most 1 MiB."""
+    """The Python code. Required. At most 1 MiB, unless the server is set otherwise."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """The longest time that it may take. Limit: more than 0, at most the maximum that the server is configured with (600

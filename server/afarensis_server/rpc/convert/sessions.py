@@ -67,7 +67,7 @@ def session_status_value(number: int) -> SessionStatus | None:
 
 def session_wishes(request: pb.CreateSessionRequest, settings: SessionSettings) -> SessionWishes:
     """What the creator of a session chooses, within what the server allows."""
-    found = Violations()
+    found = Violations(settings.shared)
     limits = _limits_value(request.limits, settings, found)
     life = settings.life_seconds
     if request.HasField("lifetime"):

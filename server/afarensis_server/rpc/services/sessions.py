@@ -21,8 +21,6 @@ from ..last import last
 from ..pages import RESPONSE_BYTES, check_page_size, list_page
 from .streams import bounded, check_cursor, check_list, heartbeat_seconds
 
-#: What an execution's code may have.
-_CODE_BYTES = 1024 * 1024
 _DEFAULT_FILES = 100
 _MAX_FILES = 1_000
 
@@ -119,16 +117,16 @@ class SessionServicer(pb.SessionServiceServicer):
 
     def _wanted(self, request: pb.ExecuteRequest | pb.ExecuteAndWaitRequest, method: str) -> ExecutionRequest:
         """What a request asks to be run."""
-        found = Violations()
+        settings = self._sessions.settings
+        found = Violations(settings.shared)
         check_request_id(found, request.request_id)
         found.string("code", request.code, required=True)
-        if (size := len(request.code.encode())) > _CODE_BYTES:
-            text = f"Invalid 'code': too long. Expected at most {_CODE_BYTES} bytes, but got {size} instead."
+        if (size := len(request.code.encode())) > settings.code_bytes:
+            text = f"Invalid 'code': too long. Expected at most {settings.code_bytes} bytes, but got {size} instead."
             found.add("code", Reason.STRING_TOO_LONG, text)
         timeout = None
         if request.HasField("timeout"):
-            maximum = self._sessions.settings.max_execution_seconds
-            timeout = positive_seconds(request.timeout, "timeout", maximum, found)
+            timeout = positive_seconds(request.timeout, "timeout", settings.max_execution_seconds, found)
         found.check()
         return ExecutionRequest(request.session_id, request.code, timeout, method, request.request_id)
 
