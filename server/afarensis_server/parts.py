@@ -1,6 +1,7 @@
 """What each part of the server is told: its own settings and limits, out of the server's."""
 
 from pathlib import Path
+from typing import TypedDict
 
 from . import __version__
 from .assistants.service import AssistantLimits
@@ -216,30 +217,50 @@ def session_settings(settings: Settings) -> SessionSettings:
     )
 
 
+class _DriverSettings(TypedDict):
+    """What every driver is told: the fields of `sandbox.shared.settings`."""
+
+    work_directory: Path
+    pool_size: int
+    usual_limits: SessionLimits
+    max_sessions: int
+    grace_seconds: float
+    start_seconds: float
+    answer_seconds: float
+    allow_missing_layers: bool
+
+
+def _driver_settings(settings: Settings, directory: Path) -> _DriverSettings:
+    section = settings.sandbox
+    return {
+        "work_directory": directory / "sandbox",
+        "pool_size": section.pool_size,
+        "usual_limits": _session_limits(settings),
+        "max_sessions": section.max_sessions,
+        "grace_seconds": section.grace_seconds,
+        "start_seconds": section.start_seconds,
+        "answer_seconds": section.answer_seconds,
+        "allow_missing_layers": section.allow_missing_layers,
+    }
+
+
 def local_settings(settings: Settings, directory: Path) -> LocalSandboxSettings:
     section = settings.sandbox
     return LocalSandboxSettings(
+        **_driver_settings(settings, directory),
         guest_python=_guest_python(section.guest_python),
-        work_directory=directory / "sandbox",
-        pool_size=section.pool_size,
-        usual_limits=_session_limits(settings),
-        max_sessions=section.max_sessions,
-        grace_seconds=section.grace_seconds,
-        start_seconds=section.start_seconds,
-        answer_seconds=section.answer_seconds,
         first_user=section.first_user,
         spawns_per_zygote=section.spawns_per_zygote,
         max_open_files=section.open_files,
         cgroups=CgroupMode(section.cgroups),
-        allow_missing_layers=section.allow_missing_layers,
     )
 
 
 def docker_settings(settings: Settings, directory: Path) -> DockerSandboxSettings:
-    section, engine = settings.sandbox, settings.docker
+    engine = settings.docker
     return DockerSandboxSettings(
+        **_driver_settings(settings, directory),
         image=engine.image or f"afarensis-sandbox:{__version__}",
-        work_directory=directory / "sandbox",
         host=engine.host,
         certificates=engine.certificates,
         runtime=engine.runtime,
@@ -248,15 +269,8 @@ def docker_settings(settings: Settings, directory: Path) -> DockerSandboxSetting
         overhead_bytes=engine.overhead_bytes,
         input_inodes=engine.input_inodes,
         warm=engine.warm,
-        pool_size=section.pool_size,
-        usual_limits=_session_limits(settings),
-        max_sessions=section.max_sessions,
-        grace_seconds=section.grace_seconds,
-        start_seconds=section.start_seconds,
-        answer_seconds=section.answer_seconds,
         engine_seconds=engine.engine_seconds,
         window_bytes=engine.window_bytes,
-        allow_missing_layers=section.allow_missing_layers,
     )
 
 

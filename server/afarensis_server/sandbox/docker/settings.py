@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from ..driver import SessionLimits
+from ..shared.settings import SandboxSettings
 
 
 class InputMode(StrEnum):
@@ -16,15 +16,12 @@ class InputMode(StrEnum):
     STREAM = "stream"
 
 
-@dataclass(frozen=True, slots=True)
-class DockerSandboxSettings:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DockerSandboxSettings(SandboxSettings):
     """How the docker driver runs sessions. What one session may use comes with each session."""
 
     #: The image of ``deploy/sandbox.Dockerfile``: a name, or an id for one build alone.
     image: str
-    #: A directory of this driver alone: links to the input files of live sessions. On the blobs' file system, or inputs
-    #: are copied.
-    work_directory: Path
     #: Where the engine listens. Empty: as for the engine's own command, from DOCKER_HOST and its companions.
     host: str = ""
     #: The directory of ca.pem, cert.pem and key.pem for an engine that is reached by TLS.
@@ -40,21 +37,7 @@ class DockerSandboxSettings:
     input_inodes: int = 512
     #: Import numpy, pandas and pyplot ahead in each container.
     warm: bool = True
-    #: Containers that are kept ready, which hides what making one takes.
-    pool_size: int = 2
-    #: The limits that the first of them are made for. Unset: those of the first session.
-    usual_limits: SessionLimits | None = None
-    #: Sessions at one time; one more is SandboxFull.
-    max_sessions: int = 1000
-    #: Seconds that interrupted code gets to end by itself, before its interpreter is killed.
-    grace_seconds: float = 3.0
-    #: Seconds until a started container must have imported everything, and an interpreter must be up.
-    start_seconds: float = 60.0
-    #: Seconds within which the agent of a container must answer, or the container is given up.
-    answer_seconds: float = 15.0
     #: Seconds within which the engine must answer.
     engine_seconds: float = 60.0
     #: Bytes of one execution's output, or of one file, that may lie unread in the server.
     window_bytes: int = 2**20
-    #: Open sessions although an essential layer of isolation is missing.
-    allow_missing_layers: bool = False
