@@ -43,12 +43,12 @@ async def test_no_commit_waits_for_a_checkpoint(database: Database, *, durable: 
 
     def slow(connection: Connection) -> int:
         begun.set()
-        assert may_go_on.wait(30)
+        assert may_go_on.wait(120)
         return checkpoint(connection)
 
     backend.checkpoint = slow  # type: ignore[method-assign]
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await write(database, 3 * checkpoints._EVERY_COMMITS, durable=durable)
         assert begun.is_set()
     finally:
