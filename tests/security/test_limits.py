@@ -24,8 +24,10 @@ async def test_a_huge_allocation_is_a_memory_error_that_keeps_the_state(session:
 
 @pytest.mark.on_gvisor
 @pytest.mark.on_podman
-async def test_memory_that_grows_is_stopped(session: SandboxSession) -> None:
-    cell = await run(session, "data = []\nwhile True: data.append(bytearray(b'x') * 2**20)", timeout_seconds=60)
+@pytest.mark.parametrize("piece", [2**20, 2**16])
+async def test_memory_that_grows_is_stopped(session: SandboxSession, piece: int) -> None:
+    """Also in pieces so small that next to nothing is left of it, for what follows."""
+    cell = await run(session, f"data = []\nwhile True: data.append(bytearray(b'x') * {piece})", timeout_seconds=60)
     assert cell.status is ExecutionStatus.OUT_OF_MEMORY
     assert cell.exceeded == {"memory_bytes"}
     assert (await run(session, "1 + 1")).value == "2"

@@ -81,6 +81,8 @@ class Runner:
         notebook.install(displays, figures)
         self._children = Children(self._channels, self._interrupts)
         self._waiting = select.poll()
+        #: What requests are read into. Had beforehand, since code may have used up all the memory there is.
+        self._room = memoryview(bytearray(READ_SIZE))
         self._is_installed = False
         #: A cell has run since memory was given back. Before the first one, what it will write to is best kept.
         self._has_run = False
@@ -162,7 +164,7 @@ class Runner:
         if self._has_run and not self._waiting.poll(IDLE_SECONDS * 1000):
             self._has_run = False
             sharing.give_back(self._channels.threads)
-        return self.control.recv(READ_SIZE)
+        return bytes(self._room[: self.control.recv_into(self._room)])
 
     def _execute(self, request: int, code: str) -> None:
         self._has_run = True
