@@ -13,7 +13,7 @@ from .driver import driver_of
 
 #: What each connection keeps of the database in memory, in KiB.
 _CACHE_KIB = 16 * 1024
-#: Pages of the write-ahead log from which on a commit moves them to the database.
+#: Pages of the write-ahead log from which on a commit that does not begin on the event loop moves them to the database.
 _CHECKPOINT_PAGES = 1000
 #: A write-ahead log that a burst has grown is cut back to this.
 _LOG_BYTES = 64 * 1024 * 1024

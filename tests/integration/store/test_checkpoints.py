@@ -22,6 +22,8 @@ _FRAME_BYTES = 4096 + 24
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     async with Database(f"sqlite:///{tmp_path / 'store.db'}") as opened:
+        # A machine that stands still for a moment would have the writer's thread do what is to be done here.
+        opened._writer._patience._slow_seconds = 60.0  # type: ignore[union-attr]
         yield opened
 
 
