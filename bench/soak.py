@@ -89,13 +89,13 @@ class Soak:
                 tasks.create_task(work())
 
     async def count(self) -> Count:
-        """What there is, once it is the same twice: the pool refills in the background.
+        """What there is, once it is the same twice and no zygote starts: the pool refills in the background.
 
         A zygote that was replaced ends with the last session it made, which may wait in the pool: some more are used.
         """
         deadline = time.monotonic() + _SETTLE_SECONDS
         before, now = None, self._count()
-        while now != before and time.monotonic() < deadline:
+        while (now != before or self._is_replacing_zygote()) and time.monotonic() < deadline:
             await self.run(_TOGETHER)
             await asyncio.sleep(1.0)
             before, now = now, self._count()
@@ -106,6 +106,11 @@ class Soak:
         gc.collect()
         zygote = max(children(self._supervisor), key=_anonymous)
         return Memory(_anonymous(os.getpid()), _anonymous(self._supervisor), _anonymous(zygote))
+
+    def _is_replacing_zygote(self) -> bool:
+        """Whether there are two zygotes for now, of which one still imports what the other has."""
+        replacing = self._launcher._replacing  # noqa: SLF001
+        return replacing is not None and not replacing.done()
 
     async def _use(self, number: int) -> None:
         session = await self._driver.open(SessionSpec(f"soak-{number}", _LIMITS))

@@ -40,8 +40,12 @@ class Checkpoints:
             return
         if self._running is None:
             self._commits = 0
-            self._running = self._loop.run_in_executor(self._thread, self._move)
-            self._running.add_done_callback(self._moved)
+            try:
+                self._running = self._loop.run_in_executor(self._thread, self._move)
+            except RuntimeError:  # the system has no thread left to give
+                self.is_overdue = True
+            else:
+                self._running.add_done_callback(self._moved)
         elif self._commits >= _MOST_COMMITS:
             self.is_overdue = True
 

@@ -111,8 +111,8 @@ class GroupCommitWriter:
         return True
 
     def _committed(self, batch: Batch) -> None:
-        self._checkpoints.committed()
         self._answer(batch)
+        self._checkpoints.committed()
 
     def _answer(self, batch: Batch) -> None:
         batch.answer()

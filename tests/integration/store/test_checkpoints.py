@@ -67,6 +67,23 @@ async def test_log_that_was_moved_begins_anew(database: Database, tmp_path: Path
     assert log_bytes(tmp_path) == before
 
 
+async def test_commits_go_on_where_no_thread_can_be_started(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("store-checkpoint"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    async with asyncio.timeout(60):
+        await write(database, 40 * checkpoints._EVERY_COMMITS)
+    # The writer moved it, again and again.
+    assert log_bytes(tmp_path) < checkpoints._MOST_PAGES * _FRAME_BYTES
+
+
 @pytest.mark.parametrize(
     ("durable", "pages", "commits"), [(False, checkpoints._MOST_PAGES, 6_000), (True, 1_000, 2_400)]
 )
