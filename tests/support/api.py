@@ -29,6 +29,21 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+#: Code that prints until it is stopped.
+ENDLESS = """\
+import time
+kept = 41
+count = 0
+while True:
+    count += 1
+    print("line", count)
+    time.sleep(0.01)"""
+
+
+def direct(*blocks: str) -> str:
+    """A message whose blocks `direct` runs."""
+    return "\n\n".join(f"```python\n{block}\n```" for block in blocks)
+
 
 class Api:
     """A connection to a server; an async context manager."""
@@ -90,7 +105,7 @@ class Api:
 
     async def run_code(self, code: str, thread_id: str = "", **fields: Any) -> v1.Run:
         """A run in which `direct` runs this code; on the thread it says so first."""
-        text = f"```python\n{code}\n```"
+        text = direct(code)
         if thread_id:
             await self.say(thread_id, text)
         return await self.run(text=text, thread_id=thread_id, **fields)
