@@ -1,4 +1,4 @@
-"""Sessions of threads, which their runs share with clients."""
+"""Sessions of threads, which their runs share with clients; executions that are left, or wait for a session."""
 
 import asyncio
 

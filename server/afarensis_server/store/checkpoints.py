@@ -42,8 +42,8 @@ class Checkpoints:
             self._commits = 0
             try:
                 self._running = self._loop.run_in_executor(self._thread, self._move)
-            except RuntimeError:  # the system has no thread left to give
-                self.is_overdue = True
+            except RuntimeError as error:  # the system has no thread left to give
+                self._failed(error)
             else:
                 self._running.add_done_callback(self._moved)
         elif self._commits >= _MOST_COMMITS:
@@ -71,8 +71,11 @@ class Checkpoints:
     def _moved(self, running: asyncio.Future[int]) -> None:
         self._running = None
         if (error := running.exception()) is not None:
-            # Nothing is lost: it is all in the log, and the writer is the next to try.
-            self.is_overdue = True
-            self._loop.call_exception_handler({"message": "A checkpoint failed", "exception": error})
+            self._failed(error)
         else:
             self.is_overdue = running.result() >= _MOST_PAGES
+
+    def _failed(self, error: BaseException) -> None:
+        # Nothing is lost: it is all in the log, and the writer is the next to try.
+        self.is_overdue = True
+        self._loop.call_exception_handler({"message": "A checkpoint failed", "exception": error})
