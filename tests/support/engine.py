@@ -49,10 +49,10 @@ class Keeper:
             return list(self._reports.values())
 
     def close(self) -> None:
-        """Have the engine stopped."""
+        """Have the engine stopped, also one that is still being prepared, which ends with the step it is at."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(60)
+        self._process.wait(_READY_SECONDS)
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -39,8 +39,6 @@ class Cell:
     #: ("stdout" | "stderr", text) and ("display", {media type: text or bytes}).
     events: list[tuple[str, Any]] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
-    #: Seconds from the start until each event arrived.
-    times: list[float] = field(default_factory=list)
 
     @property
     def status(self) -> str:
@@ -138,6 +136,21 @@ class Guest:
         self._read_until(cell, "result")
         return cell
 
+    def run_until_seen(self, code: str, text: str) -> Cell:
+        """Run code that prints this text and then waits, by `open('seen')`, until it has arrived here."""
+        seen = self.data / "seen"
+        os.mkfifo(seen)
+        try:
+            self.start(code)
+            cell = Cell()
+            while text not in cell.stdout:
+                assert not self._read_some(cell, "result"), "the code ended before its output was seen"
+            seen.write_bytes(b"")
+            self._read_until(cell, "result")
+        finally:
+            seen.unlink()
+        return cell
+
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
 
@@ -175,7 +188,6 @@ class Guest:
             data = os.read(descriptor, 1 << 20)
             if data:
                 cell.events.append((self._streams[descriptor], data.decode(errors="replace")))
-                cell.times.append(time.monotonic())
         if self._control.fileno() not in ready:
             return False
         data = self._control.recv(1 << 20)
@@ -185,7 +197,6 @@ class Guest:
         for header, body in self._frames.feed(data):
             if header["type"] == "display":
                 cell.events.append(("display", self._bundle(header, body)))
-                cell.times.append(time.monotonic())
             else:
                 cell.result = header
                 done = header["type"] == kind

@@ -40,12 +40,16 @@ for part in range(3):
 
 
 def test_a_print_after_a_flood_arrives_while_the_code_goes_on(guest: Guest) -> None:
-    guest.start(
-        "import time\nfor _ in range(500): print('x')\ntime.sleep(0.4)\nprint('now')\ntime.sleep(0.4)\nprint('then')"
-    )
-    cell = guest.finish()
+    code = """
+import time
+for _ in range(500): print("x")
+time.sleep(0.4)
+print("now")
+open("seen").close()
+print("then")
+"""
+    cell = guest.run_until_seen(code, "now\n")
     assert cell.events[-2:] == [("stdout", "now\n"), ("stdout", "then\n")]
-    assert cell.times[-1] - cell.times[-2] > 0.3
 
 
 def test_a_write_method_of_the_user_s_outlives_a_flood(guest: Guest) -> None:
@@ -120,10 +124,8 @@ print("d")
 
 
 def test_a_print_arrives_while_the_code_goes_on(guest: Guest) -> None:
-    guest.start("import time\nprint('now')\ntime.sleep(0.4)\nprint('then')")
-    cell = guest.finish()
+    cell = guest.run_until_seen("print('now')\nopen('seen').close()\nprint('then')", "now\n")
     assert [text for _, text in cell.events] == ["now\n", "then\n"]
-    assert cell.times[1] - cell.times[0] > 0.3
 
 
 def test_a_print_arrives_at_once_after_a_cell_during_which_a_thread_printed(fresh_guest: Guest) -> None:
@@ -132,13 +134,8 @@ def test_a_print_arrives_at_once_after_a_cell_during_which_a_thread_printed(fres
         "def chat():\n    while True:\n        print('.', end='')\n        time.sleep(0.0003)\n"
         "threading.Thread(target=chat, daemon=True).start()"
     )
-    late = 0
     for _ in range(10):
-        cell = fresh_guest.run("print('LIVE')\ntime.sleep(0.2)")
-        end = time.monotonic()
-        shown = next(at for (_, text), at in zip(cell.events, cell.times, strict=True) if "LIVE" in text)
-        late += end - shown < 0.1
-    assert late == 0
+        assert fresh_guest.run_until_seen("print('LIVE')\nopen('seen').close()", "LIVE").status == "ok"
 
 
 def test_bytes_written_while_the_host_is_slow_arrive_before_the_cell_ends(guest: Guest) -> None:
@@ -149,16 +146,13 @@ for letter in (b"x", b"y"):
     out.write(letter * 60_000)
     time.sleep(0.03)
 out.write(b"LAST")
-time.sleep(1)
+open("seen").close()
 """
     guest.lag = 0.15
     try:
-        cell = guest.run(code)
-        end = time.monotonic()
+        assert guest.run_until_seen(code, "LAST").status == "ok"
     finally:
         guest.lag = 0.0
-    shown = next(at for (_, text), at in zip(cell.events, cell.times, strict=True) if "LAST" in text)
-    assert end - shown > 0.3
 
 
 def test_what_was_printed_before_the_code_wrapped_the_stream_comes_first(guest: Guest) -> None:
@@ -169,11 +163,8 @@ def test_what_was_printed_before_the_code_wrapped_the_stream_comes_first(guest: 
 
 
 def test_a_print_arrives_while_c_code_holds_the_thread(guest: Guest) -> None:
-    guest.run("import re, time")
-    started = time.monotonic()
-    guest.start("print('now')\ntime.sleep(0.2)")
-    cell = guest.finish()
-    assert cell.times[0] - started < 0.15
+    # Opening a FIFO that nobody writes to waits in C.
+    assert guest.run_until_seen("print('now')\nopen('seen').close()", "now").status == "ok"
 
 
 @pytest.mark.parametrize(
@@ -272,12 +263,11 @@ def test_logging_set_up_in_one_cell_works_in_the_next(guest: Guest) -> None:
     assert guest.run("logging.info('two')").stderr == "INFO:root:two\n"
 
 
-def test_a_hundred_megabytes_of_lines_keep_their_pace(guest: Guest) -> None:
-    # The target on a quiet machine is 60 MB/s, measured in bench/; a busy one must not fail this.
-    started = time.monotonic()
+def test_a_flood_of_lines_comes_in_large_pieces(guest: Guest) -> None:
     cell = guest.run("for i in range(250_000):\n    print('x' * 79)")
     assert len(cell.stdout) == 20_000_000
-    assert time.monotonic() - started < 2
+    # Mostly what a pipe holds, 64 KiB; a line each would be 250,000.
+    assert len(cell.events) < 1_000
 
 
 def test_threads_that_print_around_forks_do_not_hang(guest: Guest) -> None:
