@@ -19,8 +19,6 @@ from afarensis_server import __version__
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-#: Where nothing is cached, the first test waits for the images: see `tests.support.engine`.
-pytestmark = pytest.mark.timeout(480)
 #: Seconds until a server in a container is healthy; it makes sandboxes before.
 _HEALTHY_SECONDS = 90.0
 

@@ -5,15 +5,23 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 
 import pytest
 
 from .docker_engine import ROOT
-from .engines import Report
+from .engines import PODMANS, Report
 
 #: Seconds that everything may take where nothing is cached.
 _READY_SECONDS = 480.0
+#: What must be ready for the fixtures below.
+_FIXTURES = {
+    "docker_engine": "engine",
+    "podman_engine": "podman",
+    "rootless_engine": "rootless",
+    "sandbox_image": "sandbox",
+    "server_image": "server",
+}
 
 
 class Keeper:
@@ -35,10 +43,15 @@ class Keeper:
         self._complaints = ""
         threading.Thread(target=self._read, daemon=True).start()
 
+    def wait(self, what: str) -> bool:
+        """Wait until this is reported, or never will be; whether it came to that."""
+        with self._changed:
+            return self._changed.wait_for(lambda: what in self._reports or self._ended, _READY_SECONDS)
+
     def get(self, what: str) -> Report:
         """What was reported of this, as soon as it is."""
         with self._changed:
-            if not self._changed.wait_for(lambda: what in self._reports or self._ended, _READY_SECONDS):
+            if not self.wait(what):
                 raise RuntimeError(f"no {what} within {_READY_SECONDS:g} s")
             if what not in self._reports:
                 raise RuntimeError(f"the engine's keeper ended before it had {what}:\n{self._complaints}")
@@ -72,12 +85,33 @@ class Keeper:
 _KEEPER = pytest.StashKey[Keeper]()
 
 
+def _needs(item: pytest.Item) -> set[str]:
+    """What must be ready for a test."""
+    needs = {_FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in _FIXTURES}
+    for mark in item.iter_markers("engine"):
+        needs |= {"engine", "sandbox", *mark.args}
+    return needs
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what needs engines last: where nothing is cached they take minutes, in which the other tests may run."""
+    items.sort(key=lambda item: bool(_needs(item)))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin at once if any test will ask."""
-    marks = [mark for item in session.items for mark in item.iter_markers("engine")]
-    wanted = marks or any("docker_engine" in getattr(item, "fixturenames", ()) for item in session.items)
-    if wanted and not session.config.option.collectonly:
-        session.config.stash[_KEEPER] = Keeper(sorted({podman for mark in marks for podman in mark.args}))
+    needs = {need for item in session.items for need in _needs(item)}
+    if needs and not session.config.option.collectonly:
+        session.config.stash[_KEEPER] = Keeper(sorted(needs & PODMANS.keys()))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Wait here, before the test's time begins to run; its fixtures say what is missing."""
+    for need in _needs(item):
+        item.config.stash[_KEEPER].wait(need)
+    return (yield)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

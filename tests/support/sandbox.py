@@ -148,8 +148,7 @@ def parametrize_drivers(metafunc: pytest.Metafunc, *, every_test: bool) -> None:
     """
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
     on_podman = "on_podman" in marks or "AFARENSIS_TEST_PODMAN" in os.environ
-    # Where nothing is cached, the first test waits for images: see `engines`.
-    podman = pytest.param("podman", marks=[pytest.mark.engine("podman"), pytest.mark.timeout(300)])
+    podman = pytest.param("podman", marks=pytest.mark.engine("podman"))
     if "driver" not in metafunc.fixturenames:
         if "docker_engine" in metafunc.fixturenames and on_podman and "on_dockerd" not in marks:
             metafunc.parametrize("docker_engine", ["engine", podman], indirect=True, scope="session")

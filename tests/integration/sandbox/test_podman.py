@@ -17,12 +17,7 @@ from afarensis_server.sandbox.driver import ExecutionStatus, InputFile, SandboxU
 from tests.support.containers import client, containers, kill_server
 from tests.support.sandbox import LIMITS, MIB, opened, run
 
-pytestmark = [
-    pytest.mark.engine("podman", "rootless"),
-    pytest.mark.asyncio,
-    # Where nothing is cached, the first test waits for images: see `tests.support.engines`.
-    pytest.mark.timeout(300),
-]
+pytestmark = [pytest.mark.engine("podman", "rootless"), pytest.mark.asyncio]
 Make = Callable[..., InputFile]
 
 #: Runs inside. Each place is a mount, since what an engine adds is one.
