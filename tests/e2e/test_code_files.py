@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from afarensis import v1
-from tests.support.api import Api, direct, is_event, printed
+from tests.support.api import Api, direct, is_event, output_of, printed
 from tests.support.scripted_model import Wait, code, text
 from tests.support.scripts import Script
 
@@ -69,6 +69,21 @@ async def test_every_change_of_a_file_is_told_with_the_same_id_for_the_same_cont
     assert modified[0][1] != created[0][1]
     assert deleted == [(v1.FILE_CHANGE_DELETED, "")]
     assert not (await api.answer(run)).attachments
+
+
+async def test_file_that_code_writes_again_after_it_was_deleted_is_kept_anew(api: Api) -> None:
+    thread = await api.thread()
+    session = await api.session(thread_id=thread.id)
+    write = "open('out.csv', 'w').write('a,b')"
+    (first,) = [event.file for event in await api.execute(session.id, write) if event.HasField("file")]
+    await api.files.DeleteFile(v1.DeleteFileRequest(file_id=first.file.id))
+    (again,) = [event.file for event in await api.execute(session.id, write) if event.HasField("file")]
+    assert again.file.id != first.file.id
+    assert await api.download(again.file.id) == b"a,b"
+    # The thread's next session has it, too.
+    await api.sessions.CloseSession(v1.CloseSessionRequest(session_id=session.id))
+    following = await api.session(thread_id=thread.id)
+    assert output_of(await api.execute(following.id, "print(open('out.csv').read())")) == "a,b\n"
 
 
 async def test_file_attached_between_two_runs_is_there_in_the_second(api: Api) -> None:

@@ -243,6 +243,16 @@ class Files:
         if not await to_the_end(self._delete(file)):
             raise FileNotFound(id=file_id)
 
+    async def drop_repeat(self, kept: File, repeat: File) -> bool:
+        """Delete a file whose content another one has, if that one is still there; tells whether it is."""
+
+        def drop(tx: Transaction) -> bool:
+            is_there = files.get(tx.connection, kept.project, kept.id) is not None
+            return is_there and files.delete(tx.connection, repeat.project, repeat.id) is not None
+
+        # The blob stays in use, so it needs no lock.
+        return await to_the_end(self._database.write(drop))
+
     async def delete_expired(self, time: datetime) -> int:
         """Delete the files of all projects that expired until then; tells how many."""
         deleted = 0

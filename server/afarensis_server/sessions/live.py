@@ -20,10 +20,12 @@ class LiveSession:
         self.outputs = outputs
         #: Input file ids by the name they have in /mnt/data.
         self.names: dict[str, str] = {}
-        #: Held while code runs.
+        #: Held while code runs, or files are put in.
         self.turn = asyncio.Lock()
         #: The execution that runs now; empty when none does.
         self.execution_id = ""
+        #: The executions that wait for their turn, in order.
+        self._waiting: list[str] = []
         #: The session takes the place of an earlier one, which its first execution must be told.
         self.follows_another = False
         #: The reaper passed it by because code ran in it, and wants to know when it is idle.
@@ -61,6 +63,25 @@ class LiveSession:
     def row(self, row: Session) -> None:
         self._row = row
         self._used_at = row.last_active_time
+
+    @property
+    def busy_with(self) -> str:
+        """The execution that runs now, or will as soon as it can; empty when there is none."""
+        return self.execution_id or (self._waiting[0] if self._waiting else "")
+
+    async def take_turn(self, execution_id: str) -> None:
+        """Wait until nothing else is under way, and begin an execution. `end_turn` is to follow."""
+        self._waiting.append(execution_id)
+        try:
+            await self.turn.acquire()
+        finally:
+            self._waiting.remove(execution_id)
+        self.execution_id = execution_id
+
+    def end_turn(self) -> None:
+        """The execution has ended: the next one may begin."""
+        self.execution_id = ""
+        self.turn.release()
 
     def touch(self) -> None:
         """It is used now: its idle time begins anew."""

@@ -93,7 +93,10 @@ class _OverBudgetError(Exception):
 
 
 class OutputKeeper:
-    """Keeps the outputs of one session: stores files under ids that stay the same while the content does."""
+    """Keeps the outputs of one session: stores files under ids that stay the same while the content does.
+
+    Unless the file was deleted meanwhile: then what code writes is a new one.
+    """
 
     def __init__(self, project: str, session: SandboxSession, files: Files, limits: OutputLimits) -> None:
         self._project = project
@@ -173,8 +176,8 @@ class OutputKeeper:
             self._missed[type(error).__name__] += 1
             return FileItem(path, change.kind, size_bytes=change.size_bytes)
         known = self.by_path.get(path)
-        if known is not None and known.sha256 == file.sha256:
-            await self._files.delete(self._project, file.id)
+        # One that its owner has deleted is not what was written: the code wrote it anew.
+        if known is not None and known.sha256 == file.sha256 and await self._files.drop_repeat(known, file):
             file = known
         self.by_path[path] = file
         return FileItem(path, change.kind, file, file.size_bytes)

@@ -185,8 +185,8 @@ class Sessions:
         check_file_ids(violations, "file_ids", file_ids, maximum=self.settings.files)
         violations.check()
         live = await self.live(project, session_id)
-        if live.execution_id:
-            raise SessionBusy(session_id=live.id, execution_id=live.execution_id)
+        if busy := live.busy_with:
+            raise SessionBusy(session_id=live.id, execution_id=busy)
         async with live.turn:
             files = await self._inputs.find(project, file_ids)
             names = {file.id: file.filename for file in files}
@@ -237,37 +237,37 @@ class Sessions:
     ) -> AsyncGenerator[ExecutionEvent, None]:
         """Run code and yield what it does: Started first, ExecutionResult last. Code runs once Started was taken.
 
-        Executions of one session take turns; without ``wait``, SessionBusy is raised when one is running. Closing the
-        iterator early interrupts the code. Raises SessionNotActive, SandboxDown.
+        Executions of one session take turns; without ``wait``, SessionBusy is raised when one is running or waits for
+        files that are being put in. Closing the iterator early interrupts the code. Raises SessionNotActive,
+        SandboxDown.
         """
         execution_id = execution_id or ids.execution_id()
-        if not wait and live.execution_id:
-            raise SessionBusy(session_id=live.id, execution_id=live.execution_id)
+        if not wait and (busy := live.busy_with):
+            raise SessionBusy(session_id=live.id, execution_id=busy)
         seconds = min(timeout_seconds or self.settings.execution_seconds, self.settings.max_execution_seconds)
-        async with live.turn:
+        await live.take_turn(execution_id)
+        try:
             if live.id not in self._live:
                 raise SessionNotActive(session_id=live.id, status=live.row.status)
-            live.execution_id = execution_id
             self._reaper.touch(live)
-            try:
-                is_another = await live.sandbox.prepare()
-                yield Started(execution_id, is_another or live.follows_another)
-                live.follows_another = False
-                live.outputs.begin()
-                changes: list[FileItem] = []
-                async with aclosing(live.sandbox.execute(code, timeout_seconds=seconds)) as events:
-                    async for event in events:
-                        kept = await live.outputs.keep(event)
-                        if isinstance(kept, FileItem):
-                            changes.append(kept)
-                        elif isinstance(kept, ExecutionResult):
-                            await self._note(live, after(changes, live.names))
-                        yield kept
-            except SandboxUnavailable as error:
-                raise SandboxDown(detail=str(error)) from error
-            finally:
-                live.execution_id = ""
-                self._reaper.touch(live)
+            is_another = await live.sandbox.prepare()
+            yield Started(execution_id, is_another or live.follows_another)
+            live.follows_another = False
+            live.outputs.begin()
+            changes: list[FileItem] = []
+            async with aclosing(live.sandbox.execute(code, timeout_seconds=seconds)) as events:
+                async for event in events:
+                    kept = await live.outputs.keep(event)
+                    if isinstance(kept, FileItem):
+                        changes.append(kept)
+                    elif isinstance(kept, ExecutionResult):
+                        await self._note(live, after(changes, live.names))
+                    yield kept
+        except SandboxUnavailable as error:
+            raise SandboxDown(detail=str(error)) from error
+        finally:
+            live.end_turn()
+            self._reaper.touch(live)
 
     # --- opening and ending -------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from afarensis_server.domain.executions import ExecutionStatus, OutputItem
-from afarensis_server.errors import ExecutionNotFound, ShuttingDown
+from afarensis_server.errors import ExecutionNotFound, SessionBusy, ShuttingDown
 from afarensis_server.events.kinds import ExecutionLog
 from afarensis_server.events.log import Heartbeat
 from afarensis_server.sessions.executions import ExecutionRequest, Executions
@@ -115,3 +115,30 @@ async def test_interrupting_what_has_ended_leaves_the_next_alone(database: Datab
         result = (await executions.wait(PROJECT, running)).result
         assert result is not None
         assert result.status is ExecutionStatus.OK
+
+
+async def test_of_executions_that_come_while_files_are_put_in_one_is_taken(database: Database, tmp_path: Path) -> None:
+    async with opened(database, tmp_path) as (house, executions, session_id):
+        live = await house.sessions.live(PROJECT, session_id)
+        # As adding files does.
+        async with live.turn:
+            first = asyncio.create_task(executions.run(PROJECT, ExecutionRequest(session_id, "print('first')")))
+            second = asyncio.create_task(executions.run(PROJECT, ExecutionRequest(session_id, "print('second')")))
+            with pytest.raises(SessionBusy):
+                await second
+        state = await first
+        assert [item.text for item in state.outputs if isinstance(item, OutputItem)] == ["first\n"]
+        assert (await executions.run(PROJECT, ExecutionRequest(session_id, "1"))).result is not None
+
+
+async def test_execution_that_gave_up_its_wait_does_not_keep_others_out(database: Database, tmp_path: Path) -> None:
+    async with opened(database, tmp_path) as (house, executions, session_id):
+        live = await house.sessions.live(PROJECT, session_id)
+        async with live.turn:
+            gone = asyncio.create_task(anext(house.sessions.execute(live, "1")))
+            while not live.busy_with:
+                await asyncio.sleep(0)
+            gone.cancel()
+            await asyncio.wait([gone])
+            assert not live.busy_with
+        assert (await executions.run(PROJECT, ExecutionRequest(session_id, "1"))).result is not None
