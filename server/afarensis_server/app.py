@@ -101,11 +101,13 @@ async def start(settings: Settings, stack: AsyncExitStack, tell: Callable[[str],
     files, links, uploads = await _open_files(settings, directory, database, stack)
     models = await _open_models(settings, endpoints, stack)
     log = RunLog(database)
-    sessions = await stack.enter_async_context(Sessions(database, files, driver, parts.session_settings(settings)))
+    owner = claims.worker_name(directory)
+    sessions = await stack.enter_async_context(
+        Sessions(database, files, driver, parts.session_settings(settings), owner)
+    )
     execution_log = ExecutionLog(database)
     executions = await stack.enter_async_context(Executions(database, execution_log, sessions))
     prompts = Prompts(database, files, sessions, parts.prompt_limits(settings))
-    owner = claims.worker_name(directory)
     engine = await stack.enter_async_context(
         RunEngine(database, log, sessions, models, prompts, parts.engine_settings(settings), owner=owner)
     )

@@ -76,6 +76,6 @@ async def build(
     async with (
         Files(database, DirectoryBlobs(directory / "blobs"), FileLimits()) as files,
         LocalSandbox(settings) as driver,
-        Sessions(database, files, driver, SessionSettings(limits=limits, outputs=outputs)) as sessions,
+        Sessions(database, files, driver, SessionSettings(limits=limits, outputs=outputs), "server_1") as sessions,
     ):
         yield House(files, Threads(database, ThreadLimits()), sessions)

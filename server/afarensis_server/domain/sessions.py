@@ -57,6 +57,8 @@ class Session:
     file_ids: tuple[str, ...] = ()
     name: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    #: The server that has it, by the name it has in leases.
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,8 +161,8 @@ class Executions:
         self._draining = False
 
     async def __aenter__(self) -> Self:
-        # What an earlier process left running died with it.
-        await self._database.write(self._lose_all)
+        # What an earlier process of this server left running died with it.
+        await self._database.write(self._lose_own)
         return self
 
     async def __aexit__(
@@ -384,8 +384,8 @@ class Executions:
                     return  # the next start ends it
                 await asyncio.sleep(error.retry_seconds)
 
-    def _lose_all(self, tx: Transaction) -> None:
-        for project, execution_id in executions.unfinished(tx.connection):
+    def _lose_own(self, tx: Transaction) -> None:
+        for project, execution_id in executions.unfinished_of(tx.connection, self._sessions.owner):
             self._events.append(tx, project, execution_id, [_LOST])
 
 

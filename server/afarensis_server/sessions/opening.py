@@ -37,13 +37,20 @@ class Opener:
     """Makes a session whole or not at all."""
 
     def __init__(
-        self, database: Database, files: Files, inputs: Inputs, driver: SandboxDriver, settings: SessionSettings
+        self,
+        database: Database,
+        files: Files,
+        inputs: Inputs,
+        driver: SandboxDriver,
+        settings: SessionSettings,
+        owner: str,
     ) -> None:
         self._database = database
         self._files = files
         self._inputs = inputs
         self._driver = driver
         self._settings = settings
+        self._owner = owner
 
     async def open(
         self,
@@ -96,6 +103,7 @@ class Opener:
             file_ids=tuple(file.id for file in files),
             name=wanted.name,
             metadata=wanted.metadata,
+            owner=self._owner,
         )
         row = replace(row, expire_time=expiry(row, moment))
         live = LiveSession(row, sandbox, OutputKeeper(project, sandbox, self._files, self._settings.outputs))
@@ -137,6 +145,8 @@ def _insert(tx: Transaction, row: Session, kept: Sequence[KeptFile], on_insert: 
         if thread_rows.get(tx.connection, row.project, row.thread_id) is None:
             raise ThreadNotFound(id=row.thread_id)  # it was deleted while the sandbox was made
         had_one = session_rows.exists_for_thread(tx.connection, row.project, row.thread_id)
+        # None of this server's, which has looked before. Another one's, that went on with the thread, or is no more.
+        session_rows.lose_of_thread(tx.connection, row.project, row.thread_id, row.create_time)
         thread_files.save(tx.connection, row.project, row.thread_id, kept)
     session_rows.insert(tx.connection, row)
     return had_one

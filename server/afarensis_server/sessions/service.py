@@ -48,12 +48,23 @@ _RETRY_SECONDS = 1.0
 
 
 class Sessions:
-    """All sessions of this server. An async context manager: leaving it ends them."""
+    """All sessions of this server. An async context manager: leaving it ends them.
 
-    def __init__(self, database: Database, files: Files, driver: SandboxDriver, settings: SessionSettings) -> None:
+    Args:
+        database: where they are kept.
+        files: what is put in, and what code makes.
+        driver: what they run in.
+        settings: their limits.
+        owner: names this server among those that share the database. The same name, used again, ends what it left open.
+    """
+
+    def __init__(
+        self, database: Database, files: Files, driver: SandboxDriver, settings: SessionSettings, owner: str
+    ) -> None:
+        self.owner = owner
         self._database = database
         self._inputs = Inputs(database, files)
-        self._opener = Opener(database, files, self._inputs, driver, settings)
+        self._opener = Opener(database, files, self._inputs, driver, settings, owner)
         self.settings = settings
         self._live: dict[str, LiveSession] = {}
         self._by_thread: dict[str, LiveSession] = {}
@@ -65,8 +76,8 @@ class Sessions:
         self._leaving = False
 
     async def __aenter__(self) -> Self:
-        # What an earlier process left open died with it.
-        await self._database.write(lambda tx: session_rows.lose_all(tx.connection, now()))
+        # What an earlier process of this server left open died with it.
+        await self._database.write(lambda tx: session_rows.lose_of(tx.connection, self.owner, now()))
         self._reaper.start()
         return self
 

@@ -1,13 +1,18 @@
 """Executions as rows, each with an event log."""
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from ..domain.executions import Execution
 from . import tables
 from .rows import Rows
 
 _rows = Rows(tables.executions, Execution)
-_open_logs = select(tables.execution_logs.c.project, tables.execution_logs.c.execution_id).where(tables.OPEN_LOG)
+_open_logs = (
+    select(tables.execution_logs.c.project, tables.execution_logs.c.execution_id)
+    .join(tables.executions, tables.executions.c.id == tables.execution_logs.c.execution_id)
+    .join(tables.sessions, tables.sessions.c.id == tables.executions.c.session_id)
+    .where(tables.OPEN_LOG, tables.sessions.c.owner == bindparam("session_owner"))
+)
 
 
 def insert(connection: Connection, execution: Execution) -> None:
@@ -19,6 +24,7 @@ def get(connection: Connection, project: str, execution_id: str) -> Execution | 
     return _rows.get(connection, project, execution_id)
 
 
-def unfinished(connection: Connection) -> list[tuple[str, str]]:
-    """The project and the id of every execution that has not ended."""
-    return [(project, execution_id) for project, execution_id in connection.execute(_open_logs)]
+def unfinished_of(connection: Connection, owner: str) -> list[tuple[str, str]]:
+    """The project and the id of every execution that has not ended, in sessions of this server."""
+    found = connection.execute(_open_logs, {"session_owner": owner})
+    return [(project, execution_id) for project, execution_id in found]

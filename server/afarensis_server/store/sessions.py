@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import ColumnElement, Connection, TextClause, bindparam, select
 
 from ..domain.sessions import Session, SessionStatus
 from . import tables
@@ -59,8 +59,18 @@ def exists_for_thread(connection: Connection, project: str, thread_id: str) -> b
     return connection.execute(_any_of_thread, {"row_project": project, "thread": thread_id}).first() is not None
 
 
-def lose_all(connection: Connection, time: datetime) -> int:
-    """Mark all active sessions as lost, when their server has ended; tells how many there were."""
-    table = tables.sessions
-    statement = table.update().where(table.c.status == SessionStatus.ACTIVE)
+def lose_of(connection: Connection, owner: str, time: datetime) -> int:
+    """Mark a server's active sessions as lost, when it has ended; tells how many there were."""
+    columns = tables.sessions.c
+    return _lose(connection, time, columns.status == SessionStatus.ACTIVE, columns.owner == owner)
+
+
+def lose_of_thread(connection: Connection, project: str, thread_id: str, time: datetime) -> int:
+    """Mark a thread's active session as lost, when another server goes on with it; tells how many there were."""
+    columns = tables.sessions.c
+    return _lose(connection, time, tables.ACTIVE_SESSION, columns.project == project, columns.thread_id == thread_id)
+
+
+def _lose(connection: Connection, time: datetime, *which: ColumnElement[bool] | TextClause) -> int:
+    statement = tables.sessions.update().where(*which)
     return connection.execute(statement.values(status=SessionStatus.LOST, close_time=time)).rowcount

@@ -312,6 +312,8 @@ sessions = Table(
     Column("file_ids", Json(tuple[str, ...]), nullable=False),
     Column("name", Text, nullable=False),
     Column("metadata", Json(_Metadata), nullable=False),
+    # The server that has it, as in `run_queue`: several may share a database.
+    Column("owner", Text, nullable=False, server_default=""),
     Index(None, "project", "create_time", "id"),
     Index(None, "project", "status", "create_time", "id"),
     Index(None, "thread_id", "create_time", "id"),

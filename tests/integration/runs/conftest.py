@@ -119,7 +119,7 @@ async def build(
         files = Files(database, DirectoryBlobs(directory / "blobs"), FileLimits())
         log = RunLog(database)
         sessions = await stack.enter_async_context(
-            Sessions(database, files, driver or NoSandbox(), SessionSettings(limits=limits))
+            Sessions(database, files, driver or NoSandbox(), SessionSettings(limits=limits), owner)
         )
         models = await Models.open(
             [EndpointSettings(base_url=endpoint.base_url, max_retries=0, timeout_seconds=10.0)], stack

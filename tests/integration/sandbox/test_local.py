@@ -113,7 +113,7 @@ async def test_closed_sessions_leave_nothing_behind(tmp_path: Path) -> None:
             await session.close()
         async with asyncio.timeout(10):
             # Each has ended. Its zygote collects it when it comes to that.
-            while processes().intersection(pids):
+            while processes().intersection(pids):  # noqa: ASYNC110 - nobody is told
                 await asyncio.sleep(0.01)
         await driver._pool.settle()
         assert open_descriptors() == descriptors

@@ -44,7 +44,7 @@ async def build(database: Database, directory: Path) -> AsyncIterator[tuple[Sess
     async with (
         Files(database, DirectoryBlobs(directory / "blobs"), FileLimits()) as files,
         TellingSandbox(settings) as driver,
-        Sessions(database, files, driver, SessionSettings(limits=LIMITS)) as sessions,
+        Sessions(database, files, driver, SessionSettings(limits=LIMITS), "server_1") as sessions,
     ):
         driver.opened.clear()  # it opened one for itself, to see that it can
         yield sessions, driver

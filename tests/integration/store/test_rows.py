@@ -195,6 +195,7 @@ SESSION = Session(
     file_ids=("file-2", "file-1"),
     name="n",
     metadata={"a": "b"},
+    owner="worker_1",
 )
 
 #: Every kind, full and bare, in an order in which they may be inserted.
@@ -394,11 +395,13 @@ async def test_thread_has_one_active_session(database: Database) -> None:
     assert found == SESSION
 
 
-async def test_lost_sessions_are_those_that_were_active(database: Database) -> None:
+async def test_lost_sessions_are_those_of_a_server_that_were_active(database: Database) -> None:
     closed = dataclasses.replace(SESSION, id=ids.session_id(), status=SessionStatus.CLOSED)
-    await database.write(lambda tx: insert_all(tx, [(sessions, SESSION), (sessions, closed)]))
+    other = dataclasses.replace(SESSION, id=ids.session_id(), thread_id=None, owner="another server")
+    await database.write(lambda tx: insert_all(tx, [(sessions, SESSION), (sessions, closed), (sessions, other)]))
     later = TIME + timedelta(hours=1)
-    assert await database.write(lambda tx: sessions.lose_all(tx.connection, later)) == 1
+    assert await database.write(lambda tx: sessions.lose_of(tx.connection, SESSION.owner, later)) == 1
     lost = await database.read(lambda connection: sessions.get(connection, PROJECT, SESSION.id))
     assert lost == dataclasses.replace(SESSION, status=SessionStatus.LOST, close_time=later)
     assert await database.read(lambda connection: sessions.get(connection, PROJECT, closed.id)) == closed
+    assert await database.read(lambda connection: sessions.get(connection, PROJECT, other.id)) == other
