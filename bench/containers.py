@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from afarensis_server.sandbox.docker import DockerSandbox, DockerSandboxSettings
+from afarensis_server.sandbox.docker import DockerSandboxSettings
+from afarensis_server.sandbox.docker.driver import DockerSandbox
 from afarensis_server.sandbox.driver import SandboxDriver, SandboxSession, SessionLimits, SessionSpec
 from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings
 

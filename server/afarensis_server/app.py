@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from . import __version__, claims, collector, parts
@@ -37,7 +36,6 @@ from .runs.models.endpoint import EndpointSettings
 from .runs.models.registry import Models
 from .runs.prompt import Prompts
 from .runs.service import Runs
-from .sandbox.docker import DockerSandbox
 from .sandbox.driver import SandboxDriver, SandboxUnavailable
 from .sandbox.local import LocalSandbox
 from .sessions.data import SessionData
@@ -45,6 +43,7 @@ from .sessions.executions import Executions
 from .sessions.service import Sessions
 from .settings import Settings
 from .store.database import Database
+from .store.migrations import DatabaseTooNew
 from .threads.service import Threads
 
 _log = structlog.get_logger(__name__)
@@ -181,6 +180,8 @@ def _counted(runs: int, executions: int) -> str:
 def open_driver(settings: Settings, directory: Path) -> SandboxDriver:
     """The sandbox driver that the settings ask for."""
     if settings.sandbox.driver == "docker":
+        from .sandbox.docker.driver import DockerSandbox  # noqa: PLC0415 - with the engine's SDK, which others do not need
+
         return DockerSandbox(parts.docker_settings(settings, directory))
     return LocalSandbox(parts.local_settings(settings, directory))
 
@@ -189,8 +190,8 @@ async def _open_database(settings: Settings, directory: Path, stack: AsyncExitSt
     url = settings.store.url or f"sqlite:///{directory / 'afarensis.db'}"
     try:
         return await stack.enter_async_context(Database(url, settings.store.readers))
-    except CommandError as error:
-        raise Refused(f"The database was made by a newer version of the server: {error}") from error
+    except DatabaseTooNew as error:
+        raise Refused(str(error)) from error
     except (SQLAlchemyError, DatabaseUnavailable, ValueError) as error:
         # The driver's own words, without SQLAlchemy's around them.
         cause = error.orig if isinstance(error, DBAPIError) else error

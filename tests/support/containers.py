@@ -12,7 +12,8 @@ from pathlib import Path
 
 import docker
 
-from afarensis_server.sandbox.docker import DockerSandbox, DockerSandboxSettings
+from afarensis_server.sandbox.docker import DockerSandboxSettings
+from afarensis_server.sandbox.docker.driver import DockerSandbox
 
 from .sandbox import REPOSITORY
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from afarensis_server.sandbox.docker import DockerSandbox, DockerSandboxSettings
+from afarensis_server.sandbox.docker import DockerSandboxSettings
+from afarensis_server.sandbox.docker.driver import DockerSandbox
 from afarensis_server.sandbox.docker.session import DockerSession
 from afarensis_server.sandbox.driver import (
     Display,

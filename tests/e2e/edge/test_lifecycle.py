@@ -4,8 +4,10 @@ import os
 import select
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,18 @@ def test_what_cannot_be_opened_is_refused_in_one_line(tmp_path: Path, setting: s
     ended = serve(tmp_path, "--listen", "127.0.0.1:0", "--set", setting)
     assert ended.returncode == 1
     assert said_in_one_line(ended).startswith(expected)
+
+
+def test_database_of_a_newer_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "newer.db")) as connection, connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+        connection.execute("INSERT INTO alembic_version VALUES ('9999')")
+    url = f"store.url=sqlite:///{tmp_path / 'newer.db'}"
+    ended = serve(tmp_path / "data", "--listen", "127.0.0.1:0", "--set", url)
+    assert ended.returncode == 1
+    assert said_in_one_line(ended).startswith(
+        "The database has the schema 9999, which this version of Afarensis does not"
+    )
 
 
 @pytest.mark.parametrize(

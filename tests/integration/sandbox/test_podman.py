@@ -10,7 +10,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from afarensis_server.sandbox.docker import DockerSandbox
+from afarensis_server.sandbox.docker.driver import DockerSandbox
 from afarensis_server.sandbox.docker.session import DockerSession
 from afarensis_server.sandbox.docker.spec import LABEL
 from afarensis_server.sandbox.driver import ExecutionStatus, InputFile, SandboxUnavailable, SessionSpec

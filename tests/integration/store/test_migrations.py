@@ -85,6 +85,11 @@ async def test_databases_may_start_at_the_same_time(tmp_path: Path) -> None:
     assert len({str(schema(tmp_path / f"{number}.db")) for number in range(8)}) == 1
 
 
+def test_files_of_revisions_are_named_by_them_in_their_order() -> None:
+    script = ScriptDirectory.from_config(migrations.configuration())
+    assert migrations.revisions() == [revision.revision for revision in script.walk_revisions()][::-1]
+
+
 async def test_newer_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     async with Database(f"sqlite:///{path}"):
