@@ -242,6 +242,10 @@ class SessionNotActive(FailedPrecondition, reason="SESSION_NOT_ACTIVE"):
     """Session {session_id} is {status}. Create a new one."""
 
 
+class SessionElsewhere(FailedPrecondition, reason="SESSION_ELSEWHERE"):
+    """Session {session_id} is open on another server that shares the database. Call that one, or create a new one."""
+
+
 class SessionBusy(FailedPrecondition, reason="SESSION_BUSY"):
     """Session {session_id} is running code ({execution_id}). Wait until it ends, or interrupt it."""
 

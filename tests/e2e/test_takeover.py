@@ -6,8 +6,10 @@ import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import grpc
+
 from afarensis import v1
-from tests.support.api import ENDLESS, Api, event_name, is_event, output_of, printed, text_of
+from tests.support.api import ENDLESS, Api, event_name, is_event, output_of, printed, refused, text_of
 from tests.support.scripted_model import Delta, ScriptedModel, Wait, text
 from tests.support.scripts import Scripts
 from tests.support.server_process import ServerProcess
@@ -74,6 +76,10 @@ async def test_start_of_another_server_ends_no_session_and_no_execution(tmp_path
         async with Api(second.address) as other:
             listed = await other.sessions.ListSessions(v1.ListSessionsRequest(status=v1.SESSION_STATUS_ACTIVE))
             assert [one.id for one in listed.sessions] == [session.id]
+            with refused(grpc.StatusCode.FAILED_PRECONDITION, "SESSION_ELSEWHERE"):
+                await other.execute(session.id, "1")
+            with refused(grpc.StatusCode.FAILED_PRECONDITION, "SESSION_ELSEWHERE"):
+                await other.sessions.CloseSession(v1.CloseSessionRequest(session_id=session.id))
             await api.sessions.InterruptExecution(v1.InterruptExecutionRequest(execution_id=execution_id))
             told = [item.event async for item in items if item.HasField("event")]
             assert told[-1].result.status == v1.EXECUTION_STATUS_INTERRUPTED

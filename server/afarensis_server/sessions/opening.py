@@ -145,8 +145,9 @@ def _insert(tx: Transaction, row: Session, kept: Sequence[KeptFile], on_insert: 
         if thread_rows.get(tx.connection, row.project, row.thread_id) is None:
             raise ThreadNotFound(id=row.thread_id)  # it was deleted while the sandbox was made
         had_one = session_rows.exists_for_thread(tx.connection, row.project, row.thread_id)
-        # None of this server's, which has looked before. Another one's, that went on with the thread, or is no more.
-        session_rows.lose_of_thread(tx.connection, row.project, row.thread_id, row.create_time)
+        if had_one:
+            # None of this server's, which has looked before: one of another server's, which is no more, or goes on.
+            session_rows.lose_of_thread(tx.connection, row.project, row.thread_id, row.create_time)
         thread_files.save(tx.connection, row.project, row.thread_id, kept)
     session_rows.insert(tx.connection, row)
     return had_one

@@ -20,6 +20,7 @@ from ..errors import (
     RequestIdReused,
     SandboxDown,
     SessionBusy,
+    SessionElsewhere,
     SessionExists,
     SessionNotActive,
     SessionNotFound,
@@ -172,18 +173,26 @@ class Sessions:
         return Page(rows, found.next_token)
 
     async def close(self, project: str, session_id: str) -> Session:
-        """End the session with its processes and files. May be repeated. Raises SessionNotFound."""
+        """End the session with its processes and files. May be repeated. Raises SessionNotFound, SessionElsewhere."""
         row = await self.get(project, session_id)
         live = self._live.get(session_id) or self._ending.get(session_id)
-        return row if live is None else await self._end(live, SessionStatus.CLOSED)
+        if live is not None:
+            return await self._end(live, SessionStatus.CLOSED)
+        self._check_own(row)
+        return row
 
     async def live(self, project: str, session_id: str) -> LiveSession:
-        """The open session with this id. Raises SessionNotFound, SessionNotActive."""
+        """The open session with this id. Raises SessionNotFound, SessionNotActive, SessionElsewhere."""
         live = self._live.get(session_id)
         if live is not None and live.project == project:
             return live
         row = await self.get(project, session_id)
+        self._check_own(row)
         raise SessionNotActive(session_id=session_id, status=row.status)
+
+    def _check_own(self, row: Session) -> None:
+        if row.status is SessionStatus.ACTIVE and row.owner != self.owner:
+            raise SessionElsewhere(session_id=row.id)
 
     async def add_files(self, project: str, session_id: str, file_ids: Sequence[str]) -> Session:
         """Put files into an open session under their own names, where they take the place of what lies there.

@@ -163,6 +163,7 @@ class SessionServiceServicer(object):
         Errors:
 
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
+        * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,6 +179,7 @@ class SessionServiceServicer(object):
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
         * NOT_FOUND `FILE_NOT_FOUND`: a file does not exist.
         * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+        * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
         * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -197,6 +199,7 @@ class SessionServiceServicer(object):
 
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
         * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+        * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
         * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
         * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
         * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -216,6 +219,7 @@ class SessionServiceServicer(object):
 
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
         * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+        * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
         * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
         * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
         * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -301,6 +305,7 @@ class SessionServiceServicer(object):
         * INVALID_ARGUMENT `PAGE_TOKEN_INVALID`: the token was changed, or comes from another list.
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
         * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+        * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -317,6 +322,7 @@ class SessionServiceServicer(object):
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
         * NOT_FOUND `SESSION_FILE_NOT_FOUND`: there is no regular file at the path.
         * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+        * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
         * OUT_OF_RANGE `OFFSET_PAST_END`: `offset_bytes` is larger than the size; ErrorInfo holds `size_bytes`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -77,6 +77,7 @@ class SessionServiceStub:
     Errors:
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
+    * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
     """
     AddSessionFiles: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.AddSessionFilesRequest, _session_service_pb2.AddSessionFilesResponse]
     """AddSessionFiles makes more files visible in an active session, below `/mnt/data`, for the next execution.
@@ -88,6 +89,7 @@ class SessionServiceStub:
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     * NOT_FOUND `FILE_NOT_FOUND`: a file does not exist.
     * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+    * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
     * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
     """
     Execute: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ExecuteRequest, _session_service_pb2.ExecuteResponse]
@@ -103,6 +105,7 @@ class SessionServiceStub:
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+    * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
     * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
     * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
     * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -118,6 +121,7 @@ class SessionServiceStub:
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+    * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
     * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
     * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
     * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -183,6 +187,7 @@ class SessionServiceStub:
     * INVALID_ARGUMENT `PAGE_TOKEN_INVALID`: the token was changed, or comes from another list.
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+    * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
     """
     ReadSessionFile: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ReadSessionFileRequest, _session_service_pb2.ReadSessionFileResponse]
     """ReadSessionFile streams the content of a file below `/mnt/data` of an active session, as it is now. The first
@@ -195,6 +200,7 @@ class SessionServiceStub:
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     * NOT_FOUND `SESSION_FILE_NOT_FOUND`: there is no regular file at the path.
     * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+    * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
     * OUT_OF_RANGE `OFFSET_PAST_END`: `offset_bytes` is larger than the size; ErrorInfo holds `size_bytes`.
     """
 
@@ -247,6 +253,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Errors:
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
+    * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
     """
     AddSessionFiles: _aio.UnaryUnaryMultiCallable[_session_service_pb2.AddSessionFilesRequest, _session_service_pb2.AddSessionFilesResponse]  # type: ignore[assignment]
     """AddSessionFiles makes more files visible in an active session, below `/mnt/data`, for the next execution.
@@ -258,6 +265,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     * NOT_FOUND `FILE_NOT_FOUND`: a file does not exist.
     * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+    * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
     * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
     """
     Execute: _aio.UnaryStreamMultiCallable[_session_service_pb2.ExecuteRequest, _session_service_pb2.ExecuteResponse]  # type: ignore[assignment]
@@ -273,6 +281,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+    * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
     * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
     * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
     * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -288,6 +297,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+    * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
     * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
     * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
     * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -353,6 +363,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * INVALID_ARGUMENT `PAGE_TOKEN_INVALID`: the token was changed, or comes from another list.
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+    * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
     """
     ReadSessionFile: _aio.UnaryStreamMultiCallable[_session_service_pb2.ReadSessionFileRequest, _session_service_pb2.ReadSessionFileResponse]  # type: ignore[assignment]
     """ReadSessionFile streams the content of a file below `/mnt/data` of an active session, as it is now. The first
@@ -365,6 +376,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
     * NOT_FOUND `SESSION_FILE_NOT_FOUND`: there is no regular file at the path.
     * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+    * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
     * OUT_OF_RANGE `OFFSET_PAST_END`: `offset_bytes` is larger than the size; ErrorInfo holds `size_bytes`.
     """
 
@@ -438,6 +450,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
 
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
+        * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
         """
 
     @_abc_1.abstractmethod
@@ -455,6 +468,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
         * NOT_FOUND `FILE_NOT_FOUND`: a file does not exist.
         * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+        * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
         * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
         """
 
@@ -476,6 +490,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
         * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+        * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
         * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
         * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
         * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -497,6 +512,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
         * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+        * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
         * FAILED_PRECONDITION `SESSION_BUSY`: an execution runs in the session; ErrorInfo holds its `execution_id`.
         * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
         * UNAVAILABLE `SANDBOX_UNAVAILABLE`: the interpreter had to be replaced and the host could not. RetryInfo says when
@@ -592,6 +608,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT `PAGE_TOKEN_INVALID`: the token was changed, or comes from another list.
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
         * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+        * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
         """
 
     @_abc_1.abstractmethod
@@ -610,6 +627,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND `SESSION_NOT_FOUND`: there is no such session.
         * NOT_FOUND `SESSION_FILE_NOT_FOUND`: there is no regular file at the path.
         * FAILED_PRECONDITION `SESSION_NOT_ACTIVE`: the session is not active; ErrorInfo holds its `status`.
+        * FAILED_PRECONDITION `SESSION_ELSEWHERE`: another server, which shares the database, has the session.
         * OUT_OF_RANGE `OFFSET_PAST_END`: `offset_bytes` is larger than the size; ErrorInfo holds `size_bytes`.
         """
 
