@@ -1,7 +1,8 @@
 """Prefixed, time-ordered ids: ``run_01k9...``, 26 characters of lower-case base32 behind the prefix.
 
 The first 48 bits are milliseconds since 1970, the other 80 bits are random (the layout of a ULID), and within a process
-each id is greater than the one before it. Sorting ids therefore sorts by creation, which every list uses as tie-break.
+each id is greater than the one before it. Sorting the ids of a kind therefore sorts by creation, whatever the clock did
+meanwhile: this is the order of every list. Ids of different kinds compare by `sort_key`.
 """
 
 import secrets
@@ -13,6 +14,8 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _SHIFTS = range(120, -1, -10)
 _RANDOM_BITS = 80
+#: Of an id, behind its prefix.
+_CHARACTERS = 26
 
 _lock = threading.Lock()
 _last = 0
@@ -31,6 +34,11 @@ def new_id(prefix: str) -> str:
     """A new id with the given prefix, separator included: ``new_id("run_")``."""
     value = _next_value()
     return prefix + "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])
+
+
+def sort_key(one_id: str) -> str:
+    """What ids of any kind, the other kinds' among them, sort by."""
+    return one_id[-_CHARACTERS:]
 
 
 def assistant_id() -> str:

@@ -42,7 +42,7 @@ async def page_request(
     """
     size, is_descending = size_and_order(call, maximum, default)
     positions = [await find(object_id) if (object_id := call.query(name)) else None for name in ("after", "before")]
-    after, before = (None if item is None else (item.create_time, item.id) for item in positions)
+    after, before = ("" if item is None else item.id for item in positions)
     return PageRequest(size, descending=is_descending, after=after, before=before)
 
 

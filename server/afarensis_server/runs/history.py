@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from ..domain.runs import CodeInterpreterCall, Run, RunStep, ToolCall, ToolCalls, TruncationType
 from ..domain.threads import ImageFileContent, Message
 from ..domain.tools import CodeInterpreterTool, FunctionTool
+from ..ids import sort_key
 from ..store import messages, runs, steps
 from .models.protocol import ImageBytes
 from .models.usage import estimate_prompt
@@ -47,8 +48,8 @@ def read_history(
         kept.append(message)
     kept.reverse()
     said: list[Message | RunStep] = [*kept]
-    said += [step for step in turns if kept and step.create_time >= kept[0].create_time]
-    return sorted(said, key=lambda one: one.create_time)
+    said += [step for step in turns if kept and sort_key(step.id) >= sort_key(kept[0].id)]
+    return sorted(said, key=lambda one: sort_key(one.id))
 
 
 def _tool_turns(connection: Connection, run: Run, most: int) -> list[RunStep]:

@@ -41,7 +41,7 @@ def read_files(connection: Connection, run: Run, more_ids: Sequence[str], made: 
         if file.id not in made or path in layout.inputs
     ]
     found.sort(key=lambda each: each.path)
-    found.sort(key=lambda each: each.file.create_time, reverse=True)
+    found.sort(key=lambda each: each.file.id, reverse=True)
     order = {file_id: number for number, file_id in enumerate(wanted)}
     found.sort(key=lambda each: order[each.file.id] if each.is_input else len(order))
     return found

@@ -3,14 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from sqlalchemy import Connection, bindparam, select, tuple_
+from sqlalchemy import Connection, bindparam, select
 
 from ..domain.threads import Message, MessageStatus
 from . import tables
 from .pages import Page, PageRequest
 from .prepared import Prepared
 from .rows import Rows
-from .types import UtcTime
 
 #: Messages of the first page and of the largest, when a thread is read from its end.
 _FIRST_PAGE = 20
@@ -34,15 +33,13 @@ _count = select(_thread.message_count).where(
 
 _columns = tables.messages.c
 _of_thread = _rows.select.where(_columns.project == bindparam("row_project"), _columns.thread_id == bindparam("thread"))
-_of_run = _of_thread.where(_columns.run_id == bindparam("run")).order_by(_columns.create_time, _columns.id)
+_of_run = _of_thread.where(_columns.run_id == bindparam("run")).order_by(_columns.id)
 _newest = (
     _of_thread.where(_columns.run_id.is_distinct_from(bindparam("run")))
-    .order_by(_columns.create_time.desc(), _columns.id.desc())
+    .order_by(_columns.id.desc())
     .limit(bindparam("size"))
 )
-_next_newest = _newest.where(
-    tuple_(_columns.create_time, _columns.id) < tuple_(bindparam("last_time", type_=UtcTime()), bindparam("last_id"))
-)
+_next_newest = _newest.where(_columns.id < bindparam("last_id"))
 
 
 def insert(connection: Connection, *messages: Message) -> None:
@@ -92,8 +89,7 @@ def newest_first(connection: Connection, project: str, thread_id: str, run_id: s
         if len(page) < size:
             return
         size = min(2 * size, _LARGEST_PAGE)
-        last = {"last_time": page[-1].create_time, "last_id": page[-1].id}
-        page = _rows.all(connection, _next_newest, {**named, **last, "size": size})
+        page = _rows.all(connection, _next_newest, {**named, "last_id": page[-1].id, "size": size})
 
 
 def list_of_run(connection: Connection, project: str, thread_id: str, run_id: str) -> list[Message]:

@@ -1,6 +1,6 @@
-"""Keyset pagination over (create_time, id), with page tokens that cannot be forged or carried to another list.
+"""Keyset pagination by id, which is by creation, with page tokens that cannot be forged or carried to another list.
 
-A token is the key of the last row seen, behind a MAC over that key and over all that defines the list: project, table,
+A token is the id of the last row seen, behind a MAC over that id and over all that defines the list: project, table,
 filters, order. It holds no secret and needs no state, so it stays valid while rows come and go.
 """
 
@@ -10,14 +10,12 @@ import hmac
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from sqlalchemy import Connection, Select, Table, literal, select, tuple_
+from sqlalchemy import Connection, Select, Table, select
 
 from ..errors import PageTokenInvalid
 from . import tables
-from .types import UtcTime, from_microseconds, microseconds
 
 Item = TypeVar("Item")
 
@@ -27,27 +25,22 @@ DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
 
 _MAC_BYTES = 16
-_TIME_BYTES = 8
 _SELECT_SECRET = select(tables.keys.c.value).where(tables.keys.c.name == "page_tokens")
-
-
-#: Where an item stands in a list: its create_time and its id.
-Position = tuple[datetime, str]
 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
     """Which page: ``size`` 0 is the default; ``token`` "" is the first page; newest first unless told otherwise.
 
-    Items may also be asked for by their neighbours, instead of a token: those right behind ``after``, in the order of
-    the list, or right before ``before``.
+    Items may also be asked for by ids, instead of a token: those right behind ``after``, in the order of the list, or
+    right before ``before``. Whether there is such an item makes no difference.
     """
 
     size: int = 0
     token: str = ""
     descending: bool = True
-    after: Position | None = None
-    before: Position | None = None
+    after: str = ""
+    before: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +59,6 @@ class Listed(Protocol):
 
     @property
     def id(self) -> str: ...
-    @property
-    def create_time(self) -> datetime: ...
 
 
 T = TypeVar("T", bound=Listed)
@@ -87,30 +78,29 @@ def read_page(
     Raises PageTokenInvalid for a token of another list.
     """
     size = request.size or DEFAULT_PAGE_SIZE
-    scope = json.dumps([project, table.name, sorted(filters.items()), request.descending]).encode()
-    columns = (table.c.create_time, table.c.id)
-    after = _row_of(_open_token(_secret(connection), scope, request.token)) if request.token else request.after
+    # With what the list is ordered by: a token of when that was the time is not one of it.
+    scope = json.dumps([project, table.name, sorted(filters.items()), "id", request.descending]).encode()
+    after = _open_token(_secret(connection), scope, request.token).decode() if request.token else request.after
     # Those before an item are found from there backwards, and turned round at the end.
-    backwards = request.before is not None and after is None
+    backwards = bool(request.before and not after)
     for position, older in ((after, request.descending), (request.before, not request.descending)):
-        if position is not None:
-            place = tuple_(literal(position[0], UtcTime()), literal(position[1]))
-            behind = tuple_(*columns) < place if older else tuple_(*columns) > place
+        if position:
+            behind = table.c.id < position if older else table.c.id > position
             statements = [statement.where(behind) for statement in statements]
     descending = request.descending != backwards
-    order = [column.desc() for column in columns] if descending else columns
+    order = table.c.id.desc() if descending else table.c.id
     items = [
-        value(row) for statement in statements for row in connection.execute(statement.order_by(*order).limit(size + 1))
+        value(row) for statement in statements for row in connection.execute(statement.order_by(order).limit(size + 1))
     ]
     if len(statements) > 1:
         # Each is in order, and none needs more than a page of it.
-        items.sort(key=lambda item: (item.create_time, item.id), reverse=descending)
+        items.sort(key=lambda item: item.id, reverse=descending)
         del items[size + 1 :]
     has_more = len(items) > size
     del items[size:]
     if backwards:
         items.reverse()
-    return Page(items, _make_token(_secret(connection), scope, _key_of(items[-1])) if has_more else "")
+    return Page(items, _make_token(_secret(connection), scope, items[-1].id.encode()) if has_more else "")
 
 
 class Seal:
@@ -147,14 +137,6 @@ def derived_key(connection: Connection, purpose: bytes) -> bytes:
 def _secret(connection: Connection) -> bytes:
     secret: bytes = connection.execute(_SELECT_SECRET).scalar_one()
     return secret
-
-
-def _key_of(last: Listed) -> bytes:
-    return microseconds(last.create_time).to_bytes(_TIME_BYTES, "big", signed=True) + last.id.encode()
-
-
-def _row_of(key: bytes) -> tuple[datetime, str]:
-    return from_microseconds(int.from_bytes(key[:_TIME_BYTES], "big", signed=True)), key[_TIME_BYTES:].decode()
 
 
 def _make_token(secret: bytes, scope: bytes, key: bytes) -> str:

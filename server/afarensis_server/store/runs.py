@@ -27,7 +27,7 @@ _others = (
         _columns.thread_id == bindparam("thread"),
         _columns.id != bindparam("run"),
     )
-    .order_by(_columns.create_time.desc(), _columns.id.desc())
+    .order_by(_columns.id.desc())
     .limit(bindparam("size"))
 )
 

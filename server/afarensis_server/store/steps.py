@@ -11,8 +11,8 @@ _rows = Rows(tables.run_steps, RunStep)
 
 _columns = tables.run_steps.c
 _of_run = _rows.select.where(_columns.project == bindparam("row_project"), _columns.run_id == bindparam("run"))
-_oldest_first = _of_run.order_by(_columns.create_time, _columns.id)
-_newest_first = _of_run.order_by(_columns.create_time.desc(), _columns.id.desc()).limit(bindparam("size"))
+_oldest_first = _of_run.order_by(_columns.id)
+_newest_first = _of_run.order_by(_columns.id.desc()).limit(bindparam("size"))
 
 
 def insert(connection: Connection, step: RunStep) -> None:

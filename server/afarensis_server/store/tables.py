@@ -75,7 +75,7 @@ assistants = Table(
     Column("top_p", Float),
     Column("response_format", Json(ResponseFormat)),
     Column("reasoning_effort", Text),
-    Index(None, "project", "create_time", "id"),
+    Index(None, "project", "id"),
 )
 
 threads = Table(
@@ -88,7 +88,7 @@ threads = Table(
     Column("metadata", Json(_Metadata), nullable=False),
     # Kept by whoever stores or deletes messages (`store.messages`): counting them would look at each.
     Column("message_count", BigInteger, nullable=False, server_default="0"),
-    Index(None, "project", "create_time", "id"),
+    Index(None, "project", "id"),
 )
 
 messages = Table(
@@ -108,8 +108,8 @@ messages = Table(
     Column("complete_time", UtcTime),
     Column("incomplete_time", UtcTime),
     Column("metadata", Json(_Metadata), nullable=False),
-    Index(None, "thread_id", "create_time", "id"),
-    Index(None, "thread_id", "run_id", "create_time", "id"),
+    Index(None, "thread_id", "id"),
+    Index(None, "thread_id", "run_id", "id"),
 )
 
 files = Table(
@@ -124,8 +124,8 @@ files = Table(
     Column("sha256", Text, nullable=False),
     Column("media_type", Text, nullable=False),
     Column("expire_time", UtcTime),
-    Index(None, "project", "create_time", "id"),
-    Index(None, "project", "purpose", "create_time", "id"),
+    Index(None, "project", "id"),
+    Index(None, "project", "purpose", "id"),
     # Which files share a blob.
     Index(None, "sha256"),
     Index(
@@ -204,10 +204,10 @@ runs = Table(
     Column("incomplete_time", UtcTime),
     Column("expired_time", UtcTime),
     Column("usage", Json(Usage)),
-    Index(None, "project", "create_time", "id"),
-    Index(None, "project", "status", "create_time", "id"),
-    Index(None, "thread_id", "create_time", "id"),
-    Index(None, "project", "assistant_id", "create_time", "id"),
+    Index(None, "project", "id"),
+    Index(None, "project", "status", "id"),
+    Index(None, "thread_id", "id"),
+    Index(None, "project", "assistant_id", "id"),
     # The thread's lock: one run at a time that is not over.
     Index("uq_runs_active_thread", "thread_id", unique=True, sqlite_where=ACTIVE_RUN, postgresql_where=ACTIVE_RUN),
     # How many of them a project has.
@@ -238,7 +238,7 @@ run_steps = Table(
     Column("expired_time", UtcTime),
     Column("metadata", Json(_Metadata), nullable=False),
     Column("usage", Json(Usage)),
-    Index(None, "run_id", "create_time", "id"),
+    Index(None, "run_id", "id"),
 )
 
 # One row for each run, made with it: appending takes the next sequences here, without touching the wide row of the run.
@@ -314,9 +314,9 @@ sessions = Table(
     Column("metadata", Json(_Metadata), nullable=False),
     # The server that has it, as in `run_queue`: several may share a database.
     Column("owner", Text, nullable=False, server_default=""),
-    Index(None, "project", "create_time", "id"),
-    Index(None, "project", "status", "create_time", "id"),
-    Index(None, "thread_id", "create_time", "id"),
+    Index(None, "project", "id"),
+    Index(None, "project", "status", "id"),
+    Index(None, "thread_id", "id"),
     Index(
         "uq_sessions_active_thread",
         "thread_id",
@@ -335,7 +335,7 @@ executions = Table(
     Column("create_time", UtcTime, nullable=False),
     Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
     Column("code", Text, nullable=False),
-    Index(None, "session_id", "create_time", "id"),
+    Index(None, "session_id", "id"),
     # In the order of its keys, without an index beside it: what an execution costs in writing is pages.
     sqlite_with_rowid=False,
 )

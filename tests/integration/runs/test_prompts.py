@@ -4,11 +4,21 @@ import base64
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from afarensis_server.domain.files import FilePurpose
-from afarensis_server.domain.runs import Run, RunStatus, TruncationStrategy, TruncationType
+from afarensis_server.domain.runs import (
+    MessageCreation,
+    Run,
+    RunStatus,
+    ToolCalls,
+    TruncationStrategy,
+    TruncationType,
+)
 from afarensis_server.domain.threads import ImageFileContent, ImageUrlContent, MessageRole, TextContent
 from afarensis_server.domain.tools import CodeInterpreterTool, ToolResources
 from afarensis_server.files.service import UploadHead
@@ -22,7 +32,9 @@ from afarensis_server.runs.prompt import PromptLimits
 from afarensis_server.runs.submitting import ToolOutput
 from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings
 from afarensis_server.store.database import Database
+from afarensis_server.store.pages import PageRequest
 from tests.integration.runs.conftest import LOOKUP, PROJECT, Build, House, Script, build
+from tests.support.clocks import set_clock_back
 from tests.support.sandbox import LIMITS, guest_python
 from tests.support.scripted_model import Request, ScriptedModel, Turn, call, code, error, text
 
@@ -132,6 +144,24 @@ async def test_inputs_come_first_and_keep_their_name(house_with_sandbox: Build) 
     ]
 
 
+async def test_files_that_code_made_are_told_newest_first_though_the_clock_was_set_back(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = iter([code("open('1.txt', 'w')"), code("open('2.txt', 'w')"), text("Made."), text("There.")])
+
+    def answer(request: Request) -> Turn:
+        if request.tool_texts:
+            set_clock_back(monkeypatch, timedelta(seconds=10))
+        return next(turns)
+
+    async with built(database, tmp_path, answer, PromptLimits(), sandbox=True) as house:
+        await follow_up(house, await house.settled(await house.run(CODE)))
+        lines = system_of(house.endpoint.requests[3]).split("\n")
+    assert lines[lines.index("Files in /mnt/data:") + 1 :] == [
+        f"- /mnt/data/{number}.txt (text/plain, 0 bytes, made by code)" for number in (2, 1)
+    ]
+
+
 # --- earlier calls ----------------------------------------------------------------------------------------------------
 
 
@@ -168,6 +198,27 @@ async def test_earlier_calls_of_tools_that_the_run_lacks_are_left_out(house: Bui
         await built.runs.create(PROJECT, run.thread_id, {"assistant_id": second.assistant_id, "tools": ()})
     )
     assert roles(built.endpoint.requests[3]) == ["user", "assistant", "user", "assistant", "user"]
+
+
+async def test_model_reads_what_was_said_in_order_though_the_clock_was_set_back(
+    house: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = await house([call("lookup", {"word": "a"}), call("lookup", {"word": "b"}), text("Found."), text("Now.")])
+    run = await built.settled(await built.run(LOOKUP))
+    for seconds, answer in ((10, "first"), (20, "second")):
+        assert run.required_action is not None
+        set_clock_back(monkeypatch, timedelta(seconds=seconds))
+        await built.runs.submit_tool_outputs(PROJECT, run.id, [ToolOutput(run.required_action.calls[0].id, answer)])
+        run = await built.settled(run)
+    set_clock_back(monkeypatch, timedelta(seconds=30))
+    await follow_up(built, run)
+    own, later = built.endpoint.requests[2:]
+    calls = ["assistant", "tool", "assistant", "tool"]
+    assert (roles(own), own.tool_texts) == (["user", *calls], ["first", "second"])
+    assert (roles(later), later.tool_texts) == (["user", *calls, "assistant", "user"], ["first", "second"])
+    assert later.body["messages"][-1]["content"] == "And now?"
+    listed = await built.runs.list_steps(PROJECT, run.id, PageRequest(descending=False))
+    assert [type(step.details) for step in listed.items] == [ToolCalls, ToolCalls, MessageCreation]
 
 
 # --- images -----------------------------------------------------------------------------------------------------------

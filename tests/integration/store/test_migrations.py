@@ -13,9 +13,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, make_url
 
-from afarensis_server.store import migrations
+from afarensis_server import ids
+from afarensis_server.store import messages, migrations
 from afarensis_server.store.backend import Backend, Commit
 from afarensis_server.store.database import Database
+from afarensis_server.store.pages import PageRequest
 from afarensis_server.store.tables import metadata
 
 
@@ -141,3 +143,28 @@ async def test_messages_of_before_they_were_counted_are_counted(tmp_path: Path) 
         )
     assert [tuple(row) for row in counts] == [("thread_a", 3), ("thread_b", 0)]
     assert kept == 3
+
+
+async def test_lists_of_when_they_were_ordered_by_time_are_kept(tmp_path: Path) -> None:
+    """Upgraded in place: the rows are there, in the order of their ids, and no index of before is left."""
+    path = tmp_path / "a.db"
+    migrate_to_before(path, "lists_by_id")
+    thread_id, message_ids = ids.thread_id(), [ids.message_id() for _ in range(3)]
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("INSERT INTO threads VALUES (?, 'default', 1, '{}', '{}', 3)", (thread_id,))
+        for number, message_id in enumerate(message_ids):
+            connection.execute(
+                "INSERT INTO messages (id, project, thread_id, create_time, role, status, content, attachments, "
+                "metadata) VALUES (?, 'default', ?, ?, 'user', 'completed', '[]', '[]', '{}')",
+                (message_id, thread_id, 1_000_000 - number),
+            )
+    connection.close()
+    async with Database(f"sqlite:///{path}") as database:
+        page = await database.read(
+            lambda connection: messages.list_page(connection, "default", PageRequest(descending=False), thread_id)
+        )
+    assert [message.id for message in page.items] == message_ids
+    upgraded = schema(path)
+    assert [name for name in upgraded if name.endswith("_create_time_id")] == []
+    assert "ix_messages_thread_id_id" in upgraded

@@ -1,12 +1,17 @@
 """Lists, page by page, and the tokens that lead from one to the next."""
 
+import base64
 import dataclasses
+import hashlib
+import hmac
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from types import ModuleType
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from afarensis_server import ids
 from afarensis_server.clock import now
@@ -14,9 +19,10 @@ from afarensis_server.domain.files import File, FilePurpose
 from afarensis_server.domain.runs import Run, RunStatus
 from afarensis_server.domain.threads import Message, MessageRole, MessageStatus, Thread
 from afarensis_server.errors import PageTokenInvalid
-from afarensis_server.store import files, messages, runs, threads
+from afarensis_server.store import files, messages, runs, tables, threads
 from afarensis_server.store.database import Database, Transaction
 from afarensis_server.store.pages import Page, PageRequest
+from afarensis_server.store.types import microseconds
 
 PROJECT = "default"
 TIME = now()
@@ -50,8 +56,8 @@ def insertion(store: ModuleType, *values: Any) -> Callable[[Transaction], None]:
 
 @pytest.fixture
 async def stored(database: Database) -> list[Thread]:
-    """Seven threads, oldest first; some share their time, so that ids decide."""
-    created = [Thread(ids.thread_id(), PROJECT, TIME + timedelta(microseconds=number // 3)) for number in range(7)]
+    """Seven threads, oldest first, of a clock that stands still and goes back."""
+    created = [Thread(ids.thread_id(), PROJECT, TIME - timedelta(seconds=number // 3)) for number in range(7)]
     await database.write(insertion(threads, *created))
     return created
 
@@ -110,6 +116,17 @@ async def test_token_with_any_character_changed_is_refused(database: Database, s
         other = "A" if token[place] != "A" else "B"
         with pytest.raises(PageTokenInvalid):
             await list_threads(database, PageRequest(3, token[:place] + other + token[place + 1 :]))
+
+
+async def test_token_of_when_lists_were_ordered_by_time_is_refused(database: Database, stored: list[Thread]) -> None:
+    secret = await database.read(lambda connection: connection.execute(select(tables.keys.c.value)).scalar_one())
+    last = stored[3]
+    scope = json.dumps([PROJECT, "threads", [], True]).encode()
+    key = microseconds(last.create_time).to_bytes(8, "big", signed=True) + last.id.encode()
+    mac = hmac.digest(secret, len(scope).to_bytes(8, "big") + scope + key, hashlib.sha256)[:16]
+    token = base64.urlsafe_b64encode(mac + key).rstrip(b"=").decode()
+    with pytest.raises(PageTokenInvalid):
+        await list_threads(database, PageRequest(3, token))
 
 
 async def test_token_of_another_order_is_refused(database: Database, stored: list[Thread]) -> None:
@@ -208,11 +225,11 @@ async def test_every_list_is_read_along_an_index(database: Database) -> None:
     for table, where in lists.items():
         plan = await database.read(
             lambda connection: connection.exec_driver_sql(
-                f"EXPLAIN QUERY PLAN SELECT * FROM {table} WHERE {where} AND (create_time, id) < (5, 'x') "  # noqa: B023
-                "ORDER BY create_time DESC, id DESC LIMIT 21"
+                f"EXPLAIN QUERY PLAN SELECT * FROM {table} WHERE {where} AND id < 'x' "  # noqa: B023
+                "ORDER BY id DESC LIMIT 21"
             ).all()
         )
         steps = [row.detail for row in plan]
         assert len(steps) == 1, (table, steps)
-        assert "USING INDEX" in steps[0], (table, steps)
-        assert "create_time" in steps[0], (table, steps)
+        assert f"USING INDEX ix_{table.strip()}_" in steps[0], (table, steps)
+        assert "AND id<?)" in steps[0], (table, steps)

@@ -2,6 +2,7 @@ import asyncio
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -32,6 +33,7 @@ from afarensis_server.store.database import Database
 from afarensis_server.store.pages import PageRequest
 from afarensis_server.store.writer import Transaction
 from afarensis_server.threads.service import MessageFields, ThreadLimits, Threads
+from tests.support.clocks import set_clock_back
 
 PROJECT = "default"
 PAGE = PageRequest()
@@ -54,6 +56,16 @@ async def lock(database: Database, thread: Thread, status: RunStatus = RunStatus
     run = new_run(thread, status)
     await database.write(lambda tx: runs.insert(tx.connection, run))
     return run
+
+
+async def test_messages_are_listed_as_they_came_though_the_clock_was_set_back(
+    threads: Threads, thread: Thread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await threads.create_message(PROJECT, thread.id, {"text": "first"})
+    set_clock_back(monkeypatch, timedelta(seconds=2))
+    second = await threads.create_message(PROJECT, thread.id, {"text": "second"})
+    assert second.create_time < first.create_time
+    assert (await threads.list_messages(PROJECT, thread.id, PAGE)).items == [second, first]
 
 
 async def test_created_message_can_be_read_back(threads: Threads, thread: Thread) -> None:

@@ -33,7 +33,8 @@ class _SortOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SortOrder.V
 class SortOrder(_SortOrder, metaclass=_SortOrderEnumTypeWrapper):
     """SortOrder is the order of a list, by creation.
 
-    Objects created at the same moment are ordered by id, which sorts by creation too, so that every order is total.
+    Lists are ordered by id, and ids sort by creation whatever the server's clock did meanwhile: a create_time may be before
+    that of an object created earlier.
     """
 
 SORT_ORDER_UNSPECIFIED: SortOrder.ValueType  # 0
