@@ -3,8 +3,12 @@
 The first 48 bits are milliseconds since 1970, the other 80 bits are random (the layout of a ULID), and within a process
 each id is greater than the one before it. Sorting the ids of a kind therefore sorts by creation, whatever the clock did
 meanwhile: this is the order of every list. Ids of different kinds compare by `sort_key`.
+
+It holds across restarts, too: a process begins behind the ids in its database (`continue_after`). Processes that make
+ids at the same time are as much in order as their clocks agree.
 """
 
+import re
 import secrets
 import threading
 import time
@@ -16,6 +20,9 @@ _SHIFTS = range(120, -1, -10)
 _RANDOM_BITS = 80
 #: Of an id, behind its prefix.
 _CHARACTERS = 26
+_FORM = re.compile(f"[0-7][{_ALPHABET}]{{{_CHARACTERS - 1}}}")
+#: From the alphabet to that of Python's numbers.
+_DIGITS = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 
 _lock = threading.Lock()
 _last = 0
@@ -34,6 +41,15 @@ def new_id(prefix: str) -> str:
     """A new id with the given prefix, separator included: ``new_id("run_")``."""
     value = _next_value()
     return prefix + "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])
+
+
+def continue_after(one_id: str) -> None:
+    """Make every later id greater than this one, of whichever kind. What has not the form of an id changes nothing."""
+    global _last  # noqa: PLW0603  # as above
+    characters = sort_key(one_id)
+    if _FORM.fullmatch(characters):
+        with _lock:
+            _last = max(_last, int(characters.translate(_DIGITS), 32))
 
 
 def sort_key(one_id: str) -> str:

@@ -20,3 +20,18 @@ def test_ids_sort_by_creation_though_the_clock_goes_back(monkeypatch: pytest.Mon
 def test_ids_of_different_kinds_compare_by_what_is_behind_the_prefix() -> None:
     made = [kind() for _ in range(20) for kind in (ids.step_id, ids.message_id, ids.run_id, ids.file_id)]
     assert sorted(made, key=ids.sort_key) == made
+
+
+def test_ids_continue_after_one_that_is_greater(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = ids.step_id()
+    monkeypatch.setattr(ids, "_last", 0)
+    set_clock_back(monkeypatch, timedelta(hours=1))
+    ids.continue_after(stored)
+    assert ids.step_id() > stored
+
+
+@pytest.mark.parametrize("other", ["", "thread_a", "msg_" + "z" * 26, "msg_" + "7" + "i" * 25, "msg_" + "Ω" * 26])
+def test_what_is_no_id_is_nothing_to_continue_after(other: str) -> None:
+    before = ids.message_id()
+    ids.continue_after(other)
+    assert before < ids.message_id() < "msg_7"

@@ -11,6 +11,7 @@ from ..errors import ShuttingDown
 from . import migrations
 from .backend import Backend
 from .readers import ReaderThreads
+from .succession import continue_stored_ids
 from .writer import GroupCommitWriter, Transaction
 
 __all__ = ["Database", "Transaction"]
@@ -39,7 +40,7 @@ class Database:
         self._writer: GroupCommitWriter | None = None
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(migrations.upgrade, self._backend)
+        await asyncio.to_thread(self._prepare)
         loop = asyncio.get_running_loop()
         self._writer = GroupCommitWriter(self._backend, loop)
         self._readers = ReaderThreads(self._backend, loop, self._reader_count)
@@ -87,6 +88,11 @@ class Database:
             raise ShuttingDown
         result: T = await self._writer.submit(work, durable=durable, long=long)
         return result
+
+    def _prepare(self) -> None:
+        migrations.upgrade(self._backend)
+        with self._backend.reading.connect() as connection:
+            continue_stored_ids(connection)
 
     async def _close(self, writer: GroupCommitWriter | None, readers: ReaderThreads | None) -> None:
         if readers is not None:

@@ -23,6 +23,7 @@ from afarensis_server.store import files, messages, runs, tables, threads
 from afarensis_server.store.database import Database, Transaction
 from afarensis_server.store.pages import Page, PageRequest
 from afarensis_server.store.types import microseconds
+from tests.support.clocks import set_clock_back
 
 PROJECT = "default"
 TIME = now()
@@ -167,6 +168,18 @@ async def test_token_outlives_a_restart(database: Database, stored: list[Thread]
     url = database._backend.writing.url.render_as_string()
     async with Database(url) as restarted:
         assert len((await list_threads(restarted, PageRequest(4, token))).items) == 4
+
+
+async def test_newest_come_first_after_a_restart_with_the_clock_set_back(
+    database: Database, stored: list[Thread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = database._backend.writing.url.render_as_string()
+    set_clock_back(monkeypatch, timedelta(hours=1))
+    monkeypatch.setattr(ids, "_last", 0)  # as in a new process
+    async with Database(url) as restarted:
+        newer = Thread(ids.thread_id(), PROJECT, now())
+        await restarted.write(insertion(threads, newer))
+        assert (await list_threads(restarted, PageRequest(2))).items == [newer, stored[-1]]
 
 
 async def test_filters_choose_what_equals_them(database: Database) -> None:
