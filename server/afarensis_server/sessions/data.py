@@ -7,9 +7,8 @@ from datetime import UTC, datetime, timedelta
 from ..domain.sessions import SessionFile
 from ..errors import DomainError, OffsetPastEnd, SandboxDown, SessionFileNotFound, SessionNotActive
 from ..sandbox.driver import DATA_DIRECTORY, DataFile, SandboxUnavailable
-from ..store import pages
 from ..store.database import Database
-from ..store.pages import Page
+from ..store.pages import Page, Seal
 from .live import LiveSession
 from .service import Sessions
 
@@ -38,7 +37,7 @@ class SessionData:
         scope = ["session files", project, session_id, directory]
         after = ""
         if page_token:
-            after = await self._database.read(lambda connection: pages.open_key(connection, scope, page_token))
+            after = await self._database.read(lambda connection: Seal(connection, scope).open(page_token))
         try:
             files = await live.sandbox.list_files()
         except SandboxUnavailable as error:
@@ -50,7 +49,7 @@ class SessionData:
         if len(found) <= page_size:
             return Page(page)
         last = found[page_size - 1].path
-        return Page(page, await self._database.read(lambda connection: pages.seal_key(connection, scope, last)))
+        return Page(page, await self._database.read(lambda connection: Seal(connection, scope).make(last)))
 
     async def open(
         self, project: str, session_id: str, path: str, offset_bytes: int, limit_bytes: int

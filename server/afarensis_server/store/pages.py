@@ -10,6 +10,7 @@ import hmac
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Connection, Select, Table, select
@@ -79,8 +80,8 @@ def read_page(
     """
     size = request.size or DEFAULT_PAGE_SIZE
     # With what the list is ordered by: a token of when that was the time is not one of it.
-    scope = json.dumps([project, table.name, sorted(filters.items()), "id", request.descending]).encode()
-    after = _open_token(_secret(connection), scope, request.token).decode() if request.token else request.after
+    seal = Seal(connection, [project, table.name, sorted(filters.items()), "id", request.descending])
+    after = seal.open(request.token) if request.token else request.after
     # Those before an item are found from there backwards, and turned round at the end.
     backwards = bool(request.before and not after)
     for position, older in ((after, request.descending), (request.before, not request.descending)):
@@ -100,33 +101,41 @@ def read_page(
     del items[size:]
     if backwards:
         items.reverse()
-    return Page(items, _make_token(_secret(connection), scope, items[-1].id.encode()) if has_more else "")
+    return Page(items, seal.make(items[-1].id) if has_more else "")
 
 
 class Seal:
-    """Makes and opens the tokens of one list that is no table's; ``scope`` is all that defines the list."""
+    """Makes and opens the tokens of one list; ``scope`` is all that defines the list, as JSON has it."""
 
-    def __init__(self, connection: Connection, scope: Sequence[str]) -> None:
-        self._secret = _secret(connection)
+    def __init__(self, connection: Connection, scope: Sequence[object]) -> None:
+        self._connection = connection
         self._scope = json.dumps(scope).encode()
 
     def make(self, key: str) -> str:
         """The token of the place behind a key."""
-        return _make_token(self._secret, self._scope, key.encode())
+        raw = key.encode()
+        return base64.urlsafe_b64encode(self._mac(raw) + raw).rstrip(b"=").decode()
 
     def open(self, token: str) -> str:
         """The key in a token. Raises PageTokenInvalid for a token of another list."""
-        return _open_token(self._secret, self._scope, token).decode()
+        try:
+            raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        except ValueError as error:
+            raise PageTokenInvalid from error
+        mac, key = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(key)):
+            raise PageTokenInvalid
+        return key.decode()
 
+    def _mac(self, key: bytes) -> bytes:
+        # The length keeps the end of the scope and the beginning of the key apart.
+        message = len(self._scope).to_bytes(8, "big") + self._scope + key
+        return hmac.digest(self._secret, message, hashlib.sha256)[:_MAC_BYTES]
 
-def seal_key(connection: Connection, scope: Sequence[str], key: str) -> str:
-    """The token of the page behind a key, for lists that are no table's; ``scope`` is all that defines the list."""
-    return _make_token(_secret(connection), json.dumps(scope).encode(), key.encode())
-
-
-def open_key(connection: Connection, scope: Sequence[str], token: str) -> str:
-    """The key in a token of `seal_key`. Raises PageTokenInvalid for a token of another list."""
-    return _open_token(_secret(connection), json.dumps(scope).encode(), token).decode()
+    @cached_property
+    def _secret(self) -> bytes:
+        # Most lists have one page, and no token.
+        return _secret(self._connection)
 
 
 def derived_key(connection: Connection, purpose: bytes) -> bytes:
@@ -137,24 +146,3 @@ def derived_key(connection: Connection, purpose: bytes) -> bytes:
 def _secret(connection: Connection) -> bytes:
     secret: bytes = connection.execute(_SELECT_SECRET).scalar_one()
     return secret
-
-
-def _make_token(secret: bytes, scope: bytes, key: bytes) -> str:
-    return base64.urlsafe_b64encode(_mac(secret, scope, key) + key).rstrip(b"=").decode()
-
-
-def _open_token(secret: bytes, scope: bytes, token: str) -> bytes:
-    try:
-        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-    except ValueError as error:
-        raise PageTokenInvalid from error
-    mac, key = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-    if not hmac.compare_digest(mac, _mac(secret, scope, key)):
-        raise PageTokenInvalid
-    return key
-
-
-def _mac(secret: bytes, scope: bytes, key: bytes) -> bytes:
-    # The length keeps the end of the scope and the beginning of the key apart.
-    message = len(scope).to_bytes(8, "big") + scope + key
-    return hmac.digest(secret, message, hashlib.sha256)[:_MAC_BYTES]
