@@ -12,6 +12,7 @@ import re
 import secrets
 import threading
 import time
+from enum import StrEnum
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 #: Two characters at a time.
@@ -26,6 +27,22 @@ _DIGITS = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 
 _lock = threading.Lock()
 _last = 0
+
+
+class Prefix(StrEnum):
+    """What ids of a kind begin with, the separator included."""
+
+    ASSISTANT = "asst_"
+    THREAD = "thread_"
+    MESSAGE = "msg_"
+    RUN = "run_"
+    STEP = "step_"
+    CALL = "call_"
+    SESSION = "sess_"
+    EXECUTION = "exec_"
+    FILE = "file-"
+    UPLOAD = "upload_"
+    PART = "part_"
 
 
 def _next_value() -> int:
@@ -52,50 +69,55 @@ def continue_after(one_id: str) -> None:
             _last = max(_last, int(characters.translate(_DIGITS), 32))
 
 
+def is_id(text: str, prefix: Prefix) -> bool:
+    """Whether a text has the form of an id of this kind. Whether there is such an object, the store knows."""
+    return text.startswith(prefix) and _FORM.fullmatch(text, len(prefix)) is not None
+
+
 def sort_key(one_id: str) -> str:
     """What ids of any kind, the other kinds' among them, sort by."""
     return one_id[-_CHARACTERS:]
 
 
 def assistant_id() -> str:
-    return new_id("asst_")
+    return new_id(Prefix.ASSISTANT)
 
 
 def thread_id() -> str:
-    return new_id("thread_")
+    return new_id(Prefix.THREAD)
 
 
 def message_id() -> str:
-    return new_id("msg_")
+    return new_id(Prefix.MESSAGE)
 
 
 def run_id() -> str:
-    return new_id("run_")
+    return new_id(Prefix.RUN)
 
 
 def step_id() -> str:
-    return new_id("step_")
+    return new_id(Prefix.STEP)
 
 
 def call_id() -> str:
-    return new_id("call_")
+    return new_id(Prefix.CALL)
 
 
 def session_id() -> str:
-    return new_id("sess_")
+    return new_id(Prefix.SESSION)
 
 
 def execution_id() -> str:
-    return new_id("exec_")
+    return new_id(Prefix.EXECUTION)
 
 
 def file_id() -> str:
-    return new_id("file-")
+    return new_id(Prefix.FILE)
 
 
 def upload_id() -> str:
-    return new_id("upload_")
+    return new_id(Prefix.UPLOAD)
 
 
 def part_id() -> str:
-    return new_id("part_")
+    return new_id(Prefix.PART)

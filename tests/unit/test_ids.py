@@ -35,3 +35,10 @@ def test_what_is_no_id_is_nothing_to_continue_after(other: str) -> None:
     before = ids.message_id()
     ids.continue_after(other)
     assert before < ids.message_id() < "msg_7"
+
+
+def test_form_of_an_id_is_told_from_what_is_none() -> None:
+    message = ids.message_id()
+    assert ids.is_id(message, ids.Prefix.MESSAGE)
+    for other in (ids.run_id(), message.upper(), message[:-1], message + "0", f"{message}\n", "msg_" + "z" * 26, ""):
+        assert not ids.is_id(other, ids.Prefix.MESSAGE), other

@@ -1,8 +1,9 @@
 """Lists: which part of one a query asks for, and the envelope it comes in."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from ..ids import Prefix, is_id
 from ..store.pages import Listed, Page, PageRequest
 from ..validation import Reason, Violations, echo
 from .convert.values import Json
@@ -33,17 +34,26 @@ def size_and_order(call: Call, maximum: int, default: int) -> tuple[int, bool]:
     return size, _ORDERS[order]
 
 
-async def page_request(
-    call: Call, find: Callable[[str], Awaitable[Listed]], maximum: int = 100, default: int = 20
-) -> PageRequest:
-    """The page that the query asks for: ``limit``, ``order``, and ids of objects as ``after`` and ``before``.
+def page_request(call: Call, prefix: Prefix, maximum: int = 100, default: int = 20) -> PageRequest:
+    """The page that the query asks for: ``limit``, ``order``, and ids as ``after`` and ``before``.
 
-    ``find`` gets such an object, or raises NotFound. Raises InvalidFields.
+    These have to begin with ``prefix``. They are places in the list, whatever became of their objects: clients delete
+    what they walk through. Raises InvalidFields.
     """
     size, is_descending = size_and_order(call, maximum, default)
-    positions = [await find(object_id) if (object_id := call.query(name)) else None for name in ("after", "before")]
-    after, before = ("" if item is None else item.id for item in positions)
-    return PageRequest(size, descending=is_descending, after=after, before=before)
+    found = Violations()
+    positions = {name: call.query(name) or "" for name in ("after", "before")}
+    for name, given in positions.items():
+        if given and not is_id(given, prefix):
+            refuse_position(found, name, given, prefix)
+    found.check()
+    return PageRequest(size, descending=is_descending, **positions)
+
+
+def refuse_position(found: Violations, name: str, given: str, prefix: str) -> None:
+    """Note that what stands for a place in a list is no id of what is listed."""
+    text = f"Invalid '{name}': '{echo(given)}'. Expected an ID of this list, which begins with '{prefix}'."
+    found.add(name, Reason.INVALID_VALUE, text)
 
 
 def list_json(items: Sequence[Json], *, has_more: bool) -> Json:

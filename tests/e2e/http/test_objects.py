@@ -1,5 +1,7 @@
 """Objects over HTTP: their shapes in both versions, lists, and that gRPC clients see the same ones."""
 
+from collections.abc import AsyncIterable, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -159,8 +161,11 @@ async def test_lists_go_both_ways_by_ids(http: httpx2.AsyncClient) -> None:
     assert await listed(limit=2, order="asc", after=made[2]) == ([3, 4], False)
     assert await listed(limit=2, order="asc", before=made[2]) == ([0, 1], False)
     assert await listed(limit=100, after=made[4], before=made[0]) == ([3, 2, 1], False)
-    unknown = await http.get(path, params={"after": "msg_unknown"})
-    assert (unknown.status_code, unknown.json()["error"]["message"]) == (404, "No message found with id 'msg_unknown'.")
+    for wrong in ("msg_unknown", thread["id"], made[0].upper(), f"{made[0]}\0"):
+        refused = await http.get(path, params={"before": wrong})
+        error = refused.json()["error"]
+        assert (refused.status_code, error["param"], error["code"]) == (400, "before", "invalid_value")
+        assert error["message"].endswith("Expected an ID of this list, which begins with 'msg_'.")
 
 
 async def test_sdk_walks_through_all_pages(sdk: AsyncOpenAI) -> None:
@@ -173,6 +178,35 @@ async def test_sdk_walks_through_all_pages(sdk: AsyncOpenAI) -> None:
         assert part.type == "text"
         texts.append(part.text.value)
     assert texts == [str(number) for number in range(7)]
+
+
+async def delete_while_walking(
+    listed: AsyncIterable[Any], delete: Callable[[str], Awaitable[object]], made: set[str]
+) -> None:
+    """Delete what was made as the list comes to it, so that the object that a page ended with is gone at the next."""
+    left = set(made)
+    async for one in listed:
+        if one.id in left:
+            await delete(one.id)
+            left.remove(one.id)
+        if not left:
+            break
+    assert left == set()
+
+
+async def test_objects_can_be_deleted_while_their_list_is_walked_through(sdk: AsyncOpenAI) -> None:
+    assistants, files, containers, messages = sdk.beta.assistants, sdk.files, sdk.containers, sdk.beta.threads.messages
+    made = {(await assistants.create(model="direct")).id for _ in range(5)}
+    await delete_while_walking(assistants.list(limit=2), assistants.delete, made)
+    made = {(await files.create(file=("a.txt", b"x"), purpose="vision")).id for _ in range(5)}
+    await delete_while_walking(files.list(limit=2, purpose="vision"), files.delete, made)
+    made = {(await containers.create(name="Walk")).id for _ in range(5)}
+    await delete_while_walking(containers.list(limit=2), containers.delete, made)
+    thread = await sdk.beta.threads.create()
+    made = {(await messages.create(thread.id, role="user", content="x")).id for _ in range(5)}
+    delete = partial(messages.delete, thread_id=thread.id)
+    await delete_while_walking(messages.list(thread.id, limit=2, order="asc"), delete, made)
+    assert (await messages.list(thread.id)).data == []
 
 
 async def test_files_come_back_as_they_were_sent(http: httpx2.AsyncClient, sdk: AsyncOpenAI) -> None:

@@ -14,7 +14,7 @@ from .values import Json, seconds
 
 _MEMORY = re.compile(r"([0-9]{1,4})g")
 _GIB = 1024**3
-_FILE_PREFIX = "cfile_"
+FILE_PREFIX = "cfile_"
 _NAME_CHARACTERS = 256
 
 
@@ -46,17 +46,17 @@ def container_file_json(session_id: str, file: SessionFile) -> Json:
 def file_id_of(path: str) -> str:
     """The id of a file is its path: what lies there may change, and has no other name."""
     relative = path.removeprefix(f"{DATA_DIRECTORY}/")
-    return _FILE_PREFIX + base64.urlsafe_b64encode(relative.encode()).rstrip(b"=").decode()
+    return FILE_PREFIX + base64.urlsafe_b64encode(relative.encode()).rstrip(b"=").decode()
 
 
 def path_of(file_id: str) -> str | None:
     """The path that an id stands for; None where it is none of ours."""
-    coded = file_id.removeprefix(_FILE_PREFIX)
+    coded = file_id.removeprefix(FILE_PREFIX)
     try:
         relative = base64.urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode()
     except (binascii.Error, ValueError):
         return None
-    return f"{DATA_DIRECTORY}/{relative}" if file_id.startswith(_FILE_PREFIX) and relative else None
+    return f"{DATA_DIRECTORY}/{relative}" if file_id.startswith(FILE_PREFIX) and relative else None
 
 
 def container_wishes(fields: Fields, settings: SessionSettings) -> tuple[list[str], SessionWishes]:

@@ -6,6 +6,7 @@ from ...assistants.service import Assistants
 from ...domain.assistants import Assistant
 from ...domain.tools import ToolResources
 from ...errors import FileNotFound
+from ...ids import Prefix
 from ..convert.assistants import assistant_fields, assistant_json
 from ..convert.values import Json, deleted, seconds
 from ..endpoint import Call, JsonResponse
@@ -35,7 +36,7 @@ class AssistantRoutes:
         return JsonResponse(assistant_json(await self._find(call, call.path("assistant_id")), call.shape))
 
     async def _list(self, call: Call) -> Response:
-        wanted = await page_request(call, lambda assistant_id: self._find(call, assistant_id))
+        wanted = page_request(call, Prefix.ASSISTANT)
         page = await self._assistants.list(call.project, wanted)
         return JsonResponse(page_json(page, lambda assistant: assistant_json(assistant, call.shape)))
 

@@ -10,13 +10,22 @@ from ...domain.sessions import Session, SessionFile, SessionStatus
 from ...errors import DomainError, SessionFileNotFound, SessionNotFound
 from ...files.names import media_type_of
 from ...files.service import Files, UploadHead
+from ...ids import Prefix
 from ...sessions.data import SessionData
 from ...sessions.service import Sessions
-from ..convert.containers import container_file_json, container_json, container_wishes, file_id_of, path_of
+from ...validation import Violations
+from ..convert.containers import (
+    FILE_PREFIX,
+    container_file_json,
+    container_json,
+    container_wishes,
+    file_id_of,
+    path_of,
+)
 from ..convert.values import deleted
 from ..endpoint import Call, JsonResponse, Streamed
 from ..forms import read_form, upload_in
-from ..lists import list_json, page_json, page_request, size_and_order
+from ..lists import list_json, page_json, page_request, refuse_position, size_and_order
 from .table import Table
 
 
@@ -44,7 +53,7 @@ class ContainerRoutes:
         return JsonResponse(container_json(session))
 
     async def _list(self, call: Call) -> Response:
-        wanted = await page_request(call, lambda container_id: self._find(call, container_id))
+        wanted = page_request(call, Prefix.SESSION)
         page = await self._sessions.list(call.project, wanted, status=SessionStatus.ACTIVE)
         return JsonResponse(page_json(page, container_json))
 
@@ -92,10 +101,8 @@ class ContainerRoutes:
         page = await self._data.list(call.project, session.id, "", 10**9, "")
         files = page.items[::-1] if is_descending else page.items
         if after := call.query("after"):
-            path, paths = _path(call, after), [file.path for file in files]
-            if path not in paths:
-                raise SessionFileNotFound(path=path, session_id=session.id)
-            files = files[paths.index(path) + 1 :]
+            path = _place(after)
+            files = [file for file in files if (file.path < path if is_descending else file.path > path)]
         shown = [container_file_json(session.id, file) for file in files[:size]]
         return JsonResponse(list_json(shown, has_more=len(files) > size))
 
@@ -128,6 +135,16 @@ class ContainerRoutes:
             # Deleted, as the wire has it.
             raise SessionNotFound(id=container_id)
         return session
+
+
+def _place(after: str) -> str:
+    """The path behind which a list is to go on, whether or not a file is there still. Raises InvalidFields."""
+    found = Violations()
+    path = path_of(after)
+    if path is None:
+        refuse_position(found, "after", after, FILE_PREFIX)
+    found.check()
+    return path or ""
 
 
 def _path(call: Call, file_id: str) -> str:

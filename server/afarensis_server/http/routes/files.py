@@ -12,6 +12,7 @@ from ...errors import InvalidFields
 from ...files.blobs import BlobReader
 from ...files.links import Links
 from ...files.service import Files
+from ...ids import Prefix
 from ..convert.files import file_json
 from ..convert.values import deleted
 from ..endpoint import Call, JsonResponse, Streamed
@@ -52,7 +53,7 @@ class FileRoutes:
         return JsonResponse(file_json(file))
 
     async def _list(self, call: Call) -> Response:
-        wanted = await page_request(call, lambda file_id: self._find(call, file_id), maximum=10_000, default=100)
+        wanted = page_request(call, Prefix.FILE, maximum=10_000, default=100)
         given = call.query("purpose")
         purpose = next((purpose for purpose in FilePurpose if purpose.value == given), None)
         if given and purpose is None:

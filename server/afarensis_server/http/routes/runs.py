@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from ...domain.runs import Run, RunStatus, RunStep
 from ...errors import InvalidFields, RunNotFound, RunStepNotFound
+from ...ids import Prefix
 from ...runs.service import Runs
 from ...runs.submitting import ToolOutput
 from ..convert.runs import run_fields, run_json, step_json
@@ -78,7 +79,7 @@ class RunRoutes:
         return self._answer(call, await self._run(call))
 
     async def _list(self, call: Call) -> Response:
-        wanted = await page_request(call, lambda run_id: self._find(call, run_id))
+        wanted = page_request(call, Prefix.RUN)
         page = await self._runs.list(call.project, wanted, call.path("thread_id"))
         return JsonResponse(page_json(page, lambda run: run_json(run, call.shape)))
 
@@ -121,7 +122,7 @@ class RunRoutes:
 
     async def _list_steps(self, call: Call) -> Response:
         run = await self._run(call)
-        wanted = await page_request(call, lambda step_id: self._find_step(call, step_id))
+        wanted = page_request(call, Prefix.STEP)
         return JsonResponse(page_json(await self._runs.list_steps(call.project, run.id, wanted), step_json))
 
     async def _get_step(self, call: Call) -> Response:

@@ -4,6 +4,7 @@ from starlette.responses import Response
 
 from ...domain.threads import Message, Thread
 from ...errors import FileNotFound, MessageNotFound
+from ...ids import Prefix
 from ...runs.service import Runs
 from ...threads.service import Threads
 from ..convert.threads import message_fields, message_json, thread_fields, thread_json
@@ -60,7 +61,7 @@ class ThreadRoutes:
         return JsonResponse(message_json(message, call.shape))
 
     async def _list_messages(self, call: Call) -> Response:
-        wanted = await page_request(call, lambda message_id: self._find(call, message_id))
+        wanted = page_request(call, Prefix.MESSAGE)
         thread_id, run_id = call.path("thread_id"), call.query("run_id")
         page = await self._threads.list_messages(call.project, thread_id, wanted, run_id or None)
         return JsonResponse(page_json(page, lambda message: message_json(message, call.shape)))
