@@ -45,7 +45,8 @@ def http_settings(settings: Settings) -> HttpSettings:
         port=section.port,
         file_bytes=settings.files.max_bytes,
         part_bytes=settings.files.part_bytes,
-        page_files=section.container_page_files,
+        page_files=section.page_files,
+        container_page_files=section.container_page_files,
         limits=HttpLimits(
             body_bytes=section.body_bytes,
             json_depth=settings.limits.json_depth,

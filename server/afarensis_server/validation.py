@@ -337,6 +337,7 @@ def check_file_ids(violations: Violations, field: str, file_ids: Sequence[str], 
         seen.add(file_id)
 
 
-def check_page_size(violations: Violations, size: int) -> None:
-    """Check a page size; 0 stands for the default."""
-    violations.number("page_size", size, minimum=0 if size == 0 else 1, maximum=violations.limits.page_size)
+def check_page_size(violations: Violations, size: int, maximum: int | None = None) -> None:
+    """Check a page size; 0 stands for the default. Without a maximum, that of most lists."""
+    maximum = violations.limits.page_size if maximum is None else maximum
+    violations.number("page_size", size, minimum=0 if size == 0 else 1, maximum=maximum)

@@ -41,6 +41,8 @@ class FileLimits:
     minimum_ttl_seconds: int = 3_600
     #: Seconds that a file which expires is kept at most.
     maximum_ttl_seconds: int = 2_592_000
+    #: Files of one page of a list.
+    page_files: int = 10_000
     shared: SharedLimits = SharedLimits()
 
 
@@ -195,7 +197,7 @@ class Files:
     async def list(self, project: str, page: PageRequest, purpose: FilePurpose | None = None) -> Page[File]:
         """Files of the project, or those of one purpose. Raises InvalidFields, PageTokenInvalid."""
         violations = Violations(self._limits.shared)
-        check_page_size(violations, page.size)
+        check_page_size(violations, page.size, self._limits.page_files)
         violations.check()
         found = await self._database.read(lambda connection: files.list_page(connection, project, page, purpose))
         time = clock.now()

@@ -53,8 +53,10 @@ class HttpSettings:
     head_seconds: float = 30.0
     #: Names by which clients may ask for it, beside those of the loopback interface.
     host_names: tuple[str, ...] = ()
+    #: Files of one page of the list of files.
+    page_files: int = 10_000
     #: Files of one page of the list of a container's files.
-    page_files: int = 100
+    container_page_files: int = 100
     #: The longest silence of a stream of events.
     heartbeat_seconds: float = 15.0
     #: How soon a client is told to look at a run again.
@@ -124,10 +126,10 @@ def application(nouns: HttpNouns, settings: HttpSettings, calls: Calls) -> ASGIA
     # Before the threads: `/threads/runs` is no thread called "runs".
     RunRoutes(nouns.runs, heartbeat_seconds=settings.heartbeat_seconds, poll_ms=settings.poll_ms).add(table)
     ThreadRoutes(nouns.threads, nouns.runs).add(table)
-    FileRoutes(nouns.files, nouns.links, settings.file_bytes).add(table)
-    ContainerRoutes(nouns.sessions, nouns.session_data, nouns.files, settings.file_bytes, settings.page_files).add(
-        table
-    )
+    FileRoutes(nouns.files, nouns.links, settings.file_bytes, settings.page_files).add(table)
+    ContainerRoutes(
+        nouns.sessions, nouns.session_data, nouns.files, settings.file_bytes, settings.container_page_files
+    ).add(table)
     UploadRoutes(nouns.uploads, settings.part_bytes).add(table)
     ModelRoutes(nouns.models).add(table)
     return table.router()

@@ -86,6 +86,8 @@ class HttpSection(Section):
     """How long a link to a file works when whoever asks for it does not say."""
     max_link_seconds: PositiveFloat = 604_800.0
     """How long a link to a file works at most."""
+    page_files: Annotated[int, Field(ge=1, le=10_000)] = 10_000
+    """Files of one page of the list of files, also when the client names no number. Over gRPC a page has up to 100."""
     container_page_files: PositiveInt = 100
     """Files of one page of the list of a container's files."""
     poll_ms: PositiveInt = 250

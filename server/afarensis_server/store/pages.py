@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 
 #: The size of a page when none is asked for.
 DEFAULT_PAGE_SIZE = 20
-#: The largest page; a request for more is refused where fields are validated.
+#: The largest page of most lists; a request for more is refused where fields are validated.
 MAX_PAGE_SIZE = 100
 
 _MAC_BYTES = 16

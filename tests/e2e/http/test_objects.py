@@ -209,6 +209,14 @@ async def test_objects_can_be_deleted_while_their_list_is_walked_through(sdk: As
     assert (await messages.list(thread.id)).data == []
 
 
+async def test_list_of_files_has_all_of_them_where_no_number_is_asked_for(sdk: AsyncOpenAI) -> None:
+    made = {(await sdk.files.create(file=("a.txt", b"x"), purpose="vision")).id for _ in range(101)}
+    page = await sdk.files.list(purpose="vision")
+    assert made <= {file.id for file in page.data}
+    assert not page.has_more
+    assert len((await sdk.files.list(purpose="vision", limit=101)).data) == 101
+
+
 async def test_files_come_back_as_they_were_sent(http: httpx2.AsyncClient, sdk: AsyncOpenAI) -> None:
     content = bytes(range(256)) * 8192
     file = await sdk.files.create(

@@ -116,6 +116,7 @@ async def test_limits_are_those_of_the_settings(tmp_path: Path) -> None:
     settings = {
         "http.listen": "127.0.0.1:0",
         "http.form_bytes": "4KiB",
+        "http.page_files": 4,
         "http.container_page_files": 2,
         "limits.json_depth": 8,
     }
@@ -135,6 +136,11 @@ async def test_limits_are_those_of_the_settings(tmp_path: Path) -> None:
             assert told(await http.get(f"/containers/{made}/files", params={"limit": 3}))[1] == "limit"
             page = (await http.get(f"/containers/{made}/files")).json()
             assert (len(page["data"]), page["has_more"]) == (2, True)
+            for name in "de":
+                await http.post("/files", data={"purpose": "vision"}, files={"file": (name, b"x")})
+            assert told(await http.get("/files", params={"limit": 5}))[1] == "limit"
+            page = (await http.get("/files")).json()
+            assert ([file["filename"] for file in page["data"]], page["has_more"]) == (list("edcb"), True)
         async with Api(server.address) as api:
             tool = v1.Tool(function=v1.FunctionTool(name="f", parameters_json='{"a":' * 9 + "1" + "}" * 9))
             request = v1.CreateAssistantRequest(model="direct", tools=[tool])

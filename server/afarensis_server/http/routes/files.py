@@ -26,12 +26,13 @@ _SHOWN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "text/
 
 
 class FileRoutes:
-    """Args: ``file_bytes``: the largest file."""
+    """Args: ``file_bytes``: the largest file; ``page_files``: the most files of one page, and the default."""
 
-    def __init__(self, files: Files, links: Links, file_bytes: int) -> None:
+    def __init__(self, files: Files, links: Links, file_bytes: int, page_files: int) -> None:
         self._files = files
         self._links = links
         self._file_bytes = file_bytes
+        self._page_files = page_files
 
     def add(self, table: Table) -> None:
         table.add("/files", GET=self._list, POST=self._upload)
@@ -53,14 +54,12 @@ class FileRoutes:
         return JsonResponse(file_json(file))
 
     async def _list(self, call: Call) -> Response:
-        wanted = page_request(call, Prefix.FILE, maximum=10_000, default=100)
+        wanted = page_request(call, Prefix.FILE, maximum=self._page_files, default=self._page_files)
         given = call.query("purpose")
         purpose = next((purpose for purpose in FilePurpose if purpose.value == given), None)
         if given and purpose is None:
             return JsonResponse({"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False})
-        # Pages of the store are smaller; the client asks on, by `has_more`.
-        size = min(wanted.size, 100)
-        page = await self._files.list(call.project, replace(wanted, size=size), purpose)
+        page = await self._files.list(call.project, wanted, purpose)
         return JsonResponse(page_json(page, file_json))
 
     async def _get(self, call: Call) -> Response:
