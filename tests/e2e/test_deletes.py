@@ -7,8 +7,8 @@ import grpc
 import pytest
 
 from afarensis import v1
-from tests.support.api import CODE_INTERPRETER, Api, output_of, printed, prints, refused, result_of
-from tests.support.scripted_model import code, text
+from tests.support.api import CODE_INTERPRETER, Api, direct, is_event, output_of, printed, prints, refused, result_of
+from tests.support.scripted_model import Wait, code, text
 from tests.support.scripts import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -16,6 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 ENDLESS = "print('it runs')\nwhile True: pass"
 SHOW = "print(open('/mnt/data/data.csv').read())"
+LIST = "import os; print(sorted(name for name in os.listdir('/mnt/data') if not name.startswith('file-')))"
 
 
 async def test_file_that_is_deleted_stays_in_the_sessions_that_have_it(api: Api) -> None:
@@ -25,6 +26,77 @@ async def test_file_that_is_deleted_stays_in_the_sessions_that_have_it(api: Api)
     assert output_of(await api.execute(session.id, SHOW)) == "a,b\n\n"
     with refused(NOT_FOUND, "FILE_NOT_FOUND", f"No such File object: {file.id}"):
         await api.session(file_ids=[file.id])
+
+
+async def test_thread_goes_on_without_an_attached_file_that_was_deleted(
+    api: Api, script: Callable[..., Script]
+) -> None:
+    file = await api.upload(b"a,b\n")
+    thread = await api.thread("Read it.", attachments=[file.id])
+    turns = script(code(SHOW), text("Read."), code(LIST), text("It is gone."))
+    first = await api.settled(await api.run(turns.model, CODE_INTERPRETER, thread_id=thread.id))
+    (made,) = await api.code_calls(first)
+    assert printed(made) == "a,b\n\n"
+    await api.files.DeleteFile(v1.DeleteFileRequest(file_id=file.id))
+    await api.sessions.CloseSession(v1.CloseSessionRequest(session_id=made.session_id))
+    await api.say(thread.id, "Again.")
+    second = await api.settled(await api.run(turns.model, CODE_INTERPRETER, thread_id=thread.id))
+    assert second.status == v1.RUN_STATUS_COMPLETED
+    assert list(second.tool_resources.code_interpreter.file_ids) == []
+    assert printed((await api.code_calls(second))[0]) == "[]\n"
+    missing = "Files that were deleted and are not there any more:\n- /mnt/data/data.csv"
+    for request in turns.requests[2:]:
+        assert missing in request.body["messages"][0]["content"]
+    assert "deleted" not in turns.requests[0].body["messages"][0]["content"]
+
+
+async def test_model_is_not_told_that_a_file_is_gone_which_the_open_session_has(
+    api: Api, script: Callable[..., Script]
+) -> None:
+    file = await api.upload(b"a,b\n")
+    thread = await api.thread("Read it.", attachments=[file.id])
+    turns = script(code(SHOW), text("Read."), code(SHOW), text("Again."))
+    await api.settled(await api.run(turns.model, CODE_INTERPRETER, thread_id=thread.id))
+    await api.files.DeleteFile(v1.DeleteFileRequest(file_id=file.id))
+    await api.say(thread.id, "Again.")
+    second = await api.settled(await api.run(turns.model, CODE_INTERPRETER, thread_id=thread.id))
+    assert printed((await api.code_calls(second))[0]) == "a,b\n\n"
+    assert "deleted" not in turns.requests[2].body["messages"][0]["content"]
+
+
+async def test_assistant_goes_on_without_a_file_that_was_deleted(api: Api) -> None:
+    gone, left = await api.upload(b"x", "gone.csv"), await api.upload(b"y", "left.csv")
+    assistant, thread = await api.assistant(file_ids=[gone.id, left.id]), await api.thread(direct(LIST))
+    await api.files.DeleteFile(v1.DeleteFileRequest(file_id=gone.id))
+    request = v1.CreateRunRequest(thread_id=thread.id, assistant_id=assistant.id)
+    run = await api.settled((await api.runs.CreateRun(request)).run)
+    assert run.status == v1.RUN_STATUS_COMPLETED
+    assert list(run.tool_resources.code_interpreter.file_ids) == [left.id]
+    assert printed((await api.code_calls(run))[0]) == "['left.csv']\n"
+
+
+async def test_file_that_is_deleted_while_its_run_waits_for_the_model_is_left_out(
+    api: Api, script: Callable[..., Script]
+) -> None:
+    gone, left = await api.upload(b"x", "gone.csv"), await api.upload(b"y", "left.csv")
+    thread = await api.thread("Read it.", attachments=[gone.id, left.id])
+    release = asyncio.Event()
+    model = script(code(LIST).first(Wait(release)), text("Well.")).model
+    run = await api.run(model, CODE_INTERPRETER, thread_id=thread.id)
+    await api.until(run.id, is_event("run.in_progress"))
+    await api.files.DeleteFile(v1.DeleteFileRequest(file_id=gone.id))
+    release.set()
+    run = await api.settled(run)
+    assert run.status == v1.RUN_STATUS_COMPLETED
+    assert printed((await api.code_calls(run))[0]) == "['left.csv']\n"
+
+
+async def test_session_of_a_thread_is_opened_without_what_was_deleted(api: Api) -> None:
+    gone, left = await api.upload(b"x", "gone.csv"), await api.upload(b"y", "left.csv")
+    thread = await api.thread(attachments=[gone.id, left.id])
+    await api.files.DeleteFile(v1.DeleteFileRequest(file_id=gone.id))
+    session = await api.session(thread_id=thread.id)
+    assert output_of(await api.execute(session.id, LIST)) == "['left.csv']\n"
 
 
 async def test_message_keeps_its_words_when_the_file_it_cites_is_deleted(

@@ -8,8 +8,8 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from afarensis import v1
-from tests.support.api import LOOKUP, Api, is_event, refused, seconds
-from tests.support.scripted_model import Wait, call, calls, code, text
+from tests.support.api import LOOKUP, Api, refused, seconds
+from tests.support.scripted_model import Wait, call, calls, text
 from tests.support.scripts import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -280,32 +280,6 @@ async def test_file_that_does_not_exist_is_refused(api: Api) -> None:
                 thread=v1.CreateThreadRequest(messages=[message]), run=v1.CreateRunRequest(assistant_id=assistant.id)
             )
         )
-
-
-async def test_file_deleted_before_the_run_refuses_the_run(api: Api) -> None:
-    file = await api.upload(b"x")
-    assistant, thread = await api.assistant(file_ids=[file.id]), await api.thread()
-    await api.files.DeleteFile(v1.DeleteFileRequest(file_id=file.id))
-    with refused(NOT_FOUND, "FILE_NOT_FOUND", f"No such File object: {file.id}"):
-        await api.runs.CreateRun(v1.CreateRunRequest(thread_id=thread.id, assistant_id=assistant.id))
-    assert (await api.runs.ListRuns(v1.ListRunsRequest(thread_id=thread.id))).runs == []
-
-
-async def test_file_deleted_while_the_run_waits_ends_the_run_with_the_reason(api: Api, script: Add) -> None:
-    file = await api.upload(b"x")
-    thread = await api.thread("Read it.", attachments=[file.id])
-    release = asyncio.Event()
-    run = await api.run(script(code("print(1)").first(Wait(release))).model, thread_id=thread.id)
-    await api.until(run.id, is_event("run.in_progress"))
-    await api.files.DeleteFile(v1.DeleteFileRequest(file_id=file.id))
-    release.set()
-    run = await api.settled(run)
-    assert run.status == v1.RUN_STATUS_FAILED
-    assert (run.last_error.code, run.last_error.reason, run.last_error.message) == (
-        v1.LAST_ERROR_CODE_SERVER_ERROR,
-        "FILE_NOT_FOUND",
-        f"No such File object: {file.id}",
-    )
 
 
 # --- cancelling, answering --------------------------------------------------------------------------------------------

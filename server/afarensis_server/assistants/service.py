@@ -132,10 +132,13 @@ class Assistants:
             changes = {**fields, "model": self._model(fields["model"])}
 
         def work(tx: Transaction) -> Assistant:
-            assistant = replace(_require(tx.connection, project, assistant_id), **changes)
+            before = _require(tx.connection, project, assistant_id)
+            assistant = replace(before, **changes)
             if "tool_resources" in fields:
                 file_ids = assistant.tool_resources.code_interpreter_file_ids
-                require_files(tx.connection, project, file_ids, clock.now())
+                # One that was deleted since must not stand in the way of the others.
+                known = before.tool_resources.code_interpreter_file_ids
+                require_files(tx.connection, project, file_ids, clock.now(), known=known)
             assistants.update(tx.connection, assistant)
             return assistant
 

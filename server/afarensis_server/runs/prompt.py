@@ -1,6 +1,6 @@
 """Builds what the model is asked: instructions, the thread, and what this run did so far."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
@@ -28,7 +28,7 @@ from .budgets import used_so_far
 from .citations import made_by
 from .history import answered_calls, calls_of, is_answered, read_history
 from .images import ImageCache, choose
-from .manifest import describe, has_lost_session, read_files
+from .manifest import describe, has_lost_session, read_manifest
 from .models.protocol import (
     AssistantMessage,
     ImageBytes,
@@ -99,8 +99,9 @@ class Prompts:
         history, as many characters of each output, and an image for each few thousand, but one.
         """
         live = self._sessions.open_of_thread(run.thread_id)
+        present = self._sessions.paths_of(run.thread_id)
         material = await self._database.read(
-            lambda connection: self._read(connection, run, code_seconds, live, history_tokens)
+            lambda connection: self._read(connection, run, code_seconds, live, present, history_tokens)
         )
         pictures = await self._pictures(material)
         history: list[PromptMessage] = []
@@ -136,6 +137,7 @@ class Prompts:
         run: Run,
         code_seconds: float,
         live: LiveSession | None,
+        present: Collection[str],
         history_tokens: int | None,
     ) -> _Material:
         limits = self._limits
@@ -147,7 +149,7 @@ class Prompts:
             cut = Cut(min(limits.output_characters, history_tokens), answered=history_tokens)
             most_images = min(limits.images, max(1, history_tokens // _TOKENS_OF_SHORT_PROMPT_PER_IMAGE))
         before = _Material(
-            system=self._system_text(connection, run, code_seconds, live, done),
+            system=self._system_text(connection, run, code_seconds, live, present, done),
             history=[],
             done=done,
             said={message.id: message for message in own},
@@ -171,17 +173,17 @@ class Prompts:
         run: Run,
         code_seconds: float,
         live: LiveSession | None,
+        present: Collection[str],
         done: Sequence[RunStep],
     ) -> str:
         parts = [run.instructions] if run.instructions else []
         if any(isinstance(tool, CodeInterpreterTool) for tool in run.tools):
             has_run_code = any(isinstance(call, CodeInterpreterCall) for step in done for call in calls_of(step))
-            found = read_files(
-                connection, run, () if live is None else live.row.file_ids, set(made_by(done).files.values())
-            )
+            given = () if live is None else live.row.file_ids
+            manifest = read_manifest(connection, run, given, set(made_by(done).files.values()), present)
             parts.append(
                 describe(
-                    found,
+                    manifest,
                     self._sessions.settings.limits if live is None else live.row.limits,
                     code_seconds=code_seconds,
                     output_characters=self._limits.output_characters,

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
 from sqlalchemy import Connection
@@ -11,6 +12,7 @@ from ..clock import now
 from ..domain.events import EventDraft, EventType, RunEvent
 from ..domain.runs import Run, RunStatus, RunStep
 from ..domain.threads import Thread
+from ..domain.tools import ToolResources
 from ..errors import (
     AssistantNotFound,
     RunNotAwaitingToolOutputs,
@@ -23,7 +25,7 @@ from ..errors import (
 )
 from ..events.kinds import RunLog
 from ..events.log import Heartbeat, LogPage
-from ..files.lookup import require_files
+from ..files.lookup import find_files
 from ..sessions.service import Sessions
 from ..store import assistants, queue, requests, runs, steps, threads
 from ..store.database import Database
@@ -168,8 +170,9 @@ class Runs:
         violations = Violations(self._limits.shared)
         check_tool_choice(violations, run)
         violations.check()
-        # Fail early: a file that was deleted since would only end the run later.
-        require_files(tx.connection, project, run.tool_resources.code_interpreter_file_ids, run.create_time)
+        # Without what was deleted since it was given to the assistant or the thread.
+        left = find_files(tx.connection, project, run.tool_resources.code_interpreter_file_ids, run.create_time)
+        run = replace(run, tool_resources=ToolResources(tuple(left)))
         runs.insert(tx.connection, run)
         queue.enqueue(tx.connection, run)
         told += [EventDraft(EventType.RUN_CREATED, run), EventDraft(EventType.RUN_QUEUED, run)]

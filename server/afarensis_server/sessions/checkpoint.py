@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from ..clock import now
 from ..domain.executions import FileChangeKind, FileItem
 from ..domain.files import File
 from ..domain.sessions import KeptFile
+from ..files.lookup import find_files
 from ..sandbox.driver import DATA_DIRECTORY
-from ..store import files as file_rows
 from ..store import thread_files
 from .names import assign_names
 
@@ -28,6 +29,8 @@ class Layout:
     inputs: dict[str, str]
     #: What is to be noted of it.
     kept: tuple[KeptFile, ...]
+    #: The paths at which nothing lies any more since its file was deleted from the file store.
+    deleted: tuple[str, ...] = ()
 
 
 def lay_out(connection: Connection, project: str, thread_id: str | None, inputs: Sequence[File]) -> Layout:
@@ -37,12 +40,9 @@ def lay_out(connection: Connection, project: str, thread_id: str | None, inputs:
     not among the inputs any more is gone unless code has changed it.
     """
     wanted = {file.id for file in inputs}
-    kept = [
-        file
-        for file in (thread_files.list_of_thread(connection, project, thread_id) if thread_id else ())
-        if file.input_id in wanted or file.file_id != file.input_id
-    ]
-    stored = file_rows.get_many(connection, project, {file.file_id for file in kept if file.file_id is not None})
+    noted = thread_files.list_of_thread(connection, project, thread_id) if thread_id else []
+    stored = find_files(connection, project, [file.file_id for file in noted if file.file_id is not None], now())
+    kept = [file for file in noted if file.input_id in wanted or file.file_id != file.input_id]
     # An output that its owner deleted from the file store is gone from the session, too.
     placed = {file.path: stored[file.file_id] for file in kept if file.file_id in stored and file.file_id is not None}
     known = {file.input_id for file in kept}
@@ -53,7 +53,8 @@ def lay_out(connection: Connection, project: str, thread_id: str | None, inputs:
     placed |= {names[file.id]: file for file in new}
     added = [KeptFile(names[file.id], file.id, file.id) for file in new]
     given = {file.path: file.input_id for file in (*kept, *added) if file.input_id is not None}
-    return Layout(placed, given, (*kept, *added))
+    deleted = [file.path for file in noted if file.file_id is not None and file.file_id not in stored]
+    return Layout(placed, given, (*kept, *added), tuple(path for path in deleted if path not in placed))
 
 
 def after(changes: Iterable[FileItem], inputs: dict[str, str]) -> list[KeptFile]:

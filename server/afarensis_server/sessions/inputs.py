@@ -3,9 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from sqlalchemy import Connection
+
+from ..clock import now
 from ..domain.files import File
 from ..domain.sessions import KeptFile
-from ..errors import SandboxDown, SessionNotActive
+from ..errors import FileNotFound, SandboxDown, SessionNotActive
+from ..files.lookup import find_files, require_files
 from ..files.service import Files
 from ..sandbox.driver import DATA_DIRECTORY, InputFile, SandboxUnavailable
 from ..store import sessions as session_rows
@@ -23,22 +27,35 @@ class Inputs:
         self._database = database
         self._files = files
 
-    async def find(self, project: str, file_ids: Sequence[str]) -> Sequence[File]:
-        """The files, each once. Raises FileNotFound."""
-        return [await self._files.get(project, file_id) for file_id in dict.fromkeys(file_ids)]
+    async def find(self, project: str, file_ids: Sequence[str], shared_ids: Sequence[str] = ()) -> Sequence[File]:
+        """The files, each once, and of those that a thread shares the ones that are not gone. Raises FileNotFound."""
+
+        def read(connection: Connection) -> Sequence[File]:
+            time = now()
+            return list(
+                {
+                    **require_files(connection, project, file_ids, time),
+                    **find_files(connection, project, shared_ids, time),
+                }.values()
+            )
+
+        return await self._database.read(read) if file_ids or shared_ids else []
 
     async def at(self, project: str, file: File, path: str, input_id: str) -> InputFile:
         """A file as a sandbox is given it."""
         return InputFile(input_id, path, await self._files.path(project, file.id), file.size_bytes)
 
-    async def add(self, live: LiveSession, file_ids: Sequence[str]) -> None:
-        """Add those that the session does not have, under names that are free in it."""
+    async def add(self, live: LiveSession, shared_ids: Sequence[str]) -> None:
+        """Add those that the session does not have and that are not gone, under names that are free in it."""
         taken = live.taken_names()
         known = set(taken.values())
-        missing = [file_id for file_id in file_ids if file_id not in known]
-        if missing:
-            files = await self.find(live.project, missing)
-            await self.place(live, files, assign_names(files, taken))
+        missing = [file_id for file_id in shared_ids if file_id not in known]
+        while files := await self.find(live.project, [], missing):
+            try:
+                await self.place(live, files, assign_names(files, taken))
+                return
+            except FileNotFound:
+                continue  # one was deleted meanwhile: the others
 
     async def place(self, live: LiveSession, files: Sequence[File], names: Mapping[str, str]) -> None:
         """Make files visible under these names, by file id. What lies there makes place."""

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from .. import ids
 from ..clock import now
-from ..domain.sessions import KeptFile, Session, SessionStatus
-from ..errors import SandboxCapacity, SandboxDown, ThreadNotFound
+from ..domain.files import File
+from ..domain.sessions import KeptFile, Session, SessionLimits, SessionStatus
+from ..errors import FileNotFound, SandboxCapacity, SandboxDown, ThreadNotFound
 from ..files.service import Files
 from ..sandbox.driver import (
     DATA_DIRECTORY,
@@ -57,37 +58,32 @@ class Opener:
         project: str,
         thread_id: str | None,
         file_ids: Sequence[str],
+        shared_ids: Sequence[str] = (),
         wanted: SessionWishes = NO_WISHES,
         on_insert: OnInsert | None = None,
     ) -> LiveSession:
-        """Open a session with these files. The caller sees to it that a thread has only one.
+        """Open a session with these files, and those of its thread's that are not gone.
 
-        Raises ThreadNotFound, FileNotFound, SandboxCapacity, SandboxDown.
+        The caller sees to it that a thread has only one. Raises ThreadNotFound, FileNotFound, SandboxCapacity,
+        SandboxDown.
         """
-        files = await self._inputs.find(project, file_ids)
-        layout = Layout({}, {}, ())
-        if thread_id is not None or files:
-            layout = await self._database.read(lambda connection: lay_out(connection, project, thread_id, files))
         session_id = ids.session_id()
-        spec = SessionSpec(
-            session_id=session_id,
-            limits=wanted.limits or self._settings.limits,
-            files=tuple(
-                [
-                    await self._inputs.at(project, file, path, layout.inputs.get(path, ""))
-                    for path, file in layout.placed.items()
-                ]
-            ),
-        )
-        try:
-            sandbox = await self._driver.open(spec)
-        except FileNotFoundError:
-            await self._inputs.find(project, file_ids)  # raises for the one that was deleted meanwhile
-            raise
-        except SandboxFull as error:
-            raise SandboxCapacity from error
-        except SandboxUnavailable as error:
-            raise SandboxDown(detail=str(error)) from error
+        limits = wanted.limits or self._settings.limits
+        files, layout = await self._find(project, thread_id, file_ids, shared_ids)
+        sandbox = None
+        while sandbox is None:
+            try:
+                sandbox = await self._driver.open(await self._spec(project, session_id, limits, layout))
+            except (FileNotFound, FileNotFoundError):
+                # If one was deleted meanwhile, then without it.
+                tried = layout
+                files, layout = await self._find(project, thread_id, file_ids, shared_ids)
+                if layout == tried:
+                    raise
+            except SandboxFull as error:
+                raise SandboxCapacity from error
+            except SandboxUnavailable as error:
+                raise SandboxDown(detail=str(error)) from error
         moment = now()
         row = Session(
             id=session_id,
@@ -96,7 +92,7 @@ class Opener:
             status=SessionStatus.ACTIVE,
             thread_id=thread_id,
             last_active_time=moment,
-            limits=spec.limits,
+            limits=limits,
             idle_seconds=wanted.idle_seconds or self._settings.idle_seconds,
             life_seconds=wanted.life_seconds or self._settings.life_seconds,
             expire_time=moment,
@@ -129,6 +125,22 @@ class Opener:
                 await sandbox.close()
             raise
         return live
+
+    async def _find(
+        self, project: str, thread_id: str | None, file_ids: Sequence[str], shared_ids: Sequence[str]
+    ) -> tuple[Sequence[File], Layout]:
+        """The files that were given, and all that is to lie below /mnt/data. Raises FileNotFound."""
+        files = await self._inputs.find(project, file_ids, shared_ids)
+        if thread_id is None and not files:
+            return files, Layout({}, {}, ())
+        return files, await self._database.read(lambda connection: lay_out(connection, project, thread_id, files))
+
+    async def _spec(self, project: str, session_id: str, limits: SessionLimits, layout: Layout) -> SessionSpec:
+        files = [
+            await self._inputs.at(project, file, path, layout.inputs.get(path, ""))
+            for path, file in layout.placed.items()
+        ]
+        return SessionSpec(session_id, limits, tuple(files))
 
 
 def _undo_insert(tx: Transaction, row: Session) -> None:

@@ -134,7 +134,7 @@ class Sessions:
         on_insert: OnInsert | None = None,
     ) -> Session:
         if thread_id is None:
-            return (await self._open(project, None, file_ids, wanted, on_insert)).row
+            return (await self._open(project, None, file_ids, wanted=wanted, on_insert=on_insert)).row
         thread = await self._database.read(lambda connection: thread_rows.get(connection, project, thread_id))
         if thread is None:
             raise ThreadNotFound(id=thread_id)
@@ -142,7 +142,7 @@ class Sessions:
         async with self._lock(thread_id):
             if (live := self._by_thread.get(thread_id)) is not None:
                 raise SessionExists(thread_id=thread_id, session_id=live.id)
-            return (await self._open(project, thread_id, (*file_ids, *shared), wanted, on_insert)).row
+            return (await self._open(project, thread_id, file_ids, shared, wanted, on_insert)).row
 
     async def get(self, project: str, session_id: str) -> Session:
         """The session as it stands. Raises SessionNotFound."""
@@ -225,16 +225,16 @@ class Sessions:
 
     # --- what runs ask for --------------------------------------------------------------------------------------------
 
-    async def for_thread(self, project: str, thread_id: str, file_ids: Sequence[str]) -> LiveSession:
-        """The thread's session, opened if there is none, with these files in it.
+    async def for_thread(self, project: str, thread_id: str, shared_ids: Sequence[str]) -> LiveSession:
+        """The thread's session, opened if there is none, with those of these files in it that are not gone.
 
-        Raises FileNotFound, SandboxCapacity, SandboxDown.
+        Raises SandboxCapacity, SandboxDown.
         """
         async with self._lock(thread_id):
             live = self._by_thread.get(thread_id)
             if live is None:
-                return await self._open(project, thread_id, file_ids)
-            await self._inputs.add(live, file_ids)
+                return await self._open(project, thread_id, (), shared_ids)
+            await self._inputs.add(live, shared_ids)
             return live
 
     def open_of_thread(self, thread_id: str) -> LiveSession | None:
@@ -296,10 +296,11 @@ class Sessions:
         project: str,
         thread_id: str | None,
         file_ids: Sequence[str],
+        shared_ids: Sequence[str] = (),
         wanted: SessionWishes = NO_WISHES,
         on_insert: OnInsert | None = None,
     ) -> LiveSession:
-        live = await self._opener.open(project, thread_id, file_ids, wanted, on_insert)
+        live = await self._opener.open(project, thread_id, file_ids, shared_ids, wanted, on_insert)
         self._live[live.id] = live
         if thread_id is not None:
             self._by_thread[thread_id] = live

@@ -78,10 +78,13 @@ class Threads:
         violations.check()
 
         def work(tx: Transaction) -> Thread:
-            thread = replace(_require(tx.connection, project, thread_id), **fields)
+            before = _require(tx.connection, project, thread_id)
+            thread = replace(before, **fields)
             if "tool_resources" in fields:
                 file_ids = thread.tool_resources.code_interpreter_file_ids
-                require_files(tx.connection, project, file_ids, clock.now())
+                # One that was deleted since must not stand in the way of the others.
+                known = before.tool_resources.code_interpreter_file_ids
+                require_files(tx.connection, project, file_ids, clock.now(), known=known)
             threads.update(tx.connection, thread)
             return thread
 

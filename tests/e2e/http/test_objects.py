@@ -37,6 +37,19 @@ async def upload(http: httpx2.AsyncClient, name: str = "a.csv", content: bytes =
     return found
 
 
+async def test_files_of_an_assistant_are_changed_though_one_of_them_was_deleted(http: httpx2.AsyncClient) -> None:
+    gone, first, second = [(await upload(http, name))["id"] for name in ("gone.csv", "a.csv", "b.csv")]
+    assistant = await post(http, "/assistants", {"model": "direct", "file_ids": [gone, first]}, headers=V1)
+    assert (await http.delete(f"/files/{gone}")).status_code == 200
+    path = f"/assistants/{assistant['id']}/files"
+    assert (await post(http, path, {"file_id": second}, headers=V1))["id"] == second
+    assert (await http.delete(f"{path}/{first}", headers=V1)).json()["deleted"]
+    assert (await http.delete(f"{path}/{gone}", headers=V1)).json()["deleted"]
+    assert [file["id"] for file in (await http.get(path, headers=V1)).json()["data"]] == [second]
+    refused = await http.post(path, json={"file_id": gone}, headers=V1)
+    assert (refused.status_code, refused.json()["error"]["message"]) == (404, f"No such File object: {gone}")
+
+
 async def test_assistant_has_all_fields_of_either_version(http: httpx2.AsyncClient) -> None:
     file_id = (await upload(http))["id"]
     created = await post(

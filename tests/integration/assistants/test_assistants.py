@@ -148,10 +148,14 @@ async def test_update_replaces_only_the_fields_given(assistants: Assistants) -> 
 async def test_assistant_of_a_file_that_was_deleted_since_can_still_be_updated(
     assistants: Assistants, files: Files
 ) -> None:
-    (gone,) = await stored(files, 1)
+    gone, other = await stored(files, 2)
     assistant = await assistants.create(PROJECT, {"tool_resources": ToolResources((gone,))})
     await files.delete(PROJECT, gone)
     assert (await assistants.update(PROJECT, assistant.id, {"name": "new"})).name == "new"
+    resources = ToolResources((gone, other))
+    assert (await assistants.update(PROJECT, assistant.id, {"tool_resources": resources})).tool_resources == resources
+    with pytest.raises(FileNotFound, match="No such File object: file-none"):
+        await assistants.update(PROJECT, assistant.id, {"tool_resources": ToolResources((gone, "file-none"))})
 
 
 async def test_updates_of_different_fields_at_the_same_time_all_last(assistants: Assistants) -> None:

@@ -2,17 +2,26 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from afarensis_server.clock import now
 from afarensis_server.domain.events import EventType, RunEvent
 from afarensis_server.domain.runs import RunStatus
+from afarensis_server.domain.tools import CodeInterpreterTool, ToolResources
 from afarensis_server.errors import AssistantNotFound, DomainError, RunNotFound, ThreadNotFound
+from afarensis_server.files.service import UploadHead
+from afarensis_server.sandbox.driver import SandboxSession, SessionSpec
+from afarensis_server.sandbox.local import LocalSandbox, LocalSandboxSettings
 from afarensis_server.store import tables
+from afarensis_server.store.database import Database
 from afarensis_server.store.pages import PageRequest
-from tests.support.scripted_model import Wait, call, text
+from tests.support.sandbox import LIMITS, guest_python
+from tests.support.scripted_model import ScriptedModel, Wait, call, code, text
 
-from .conftest import LOOKUP, PROJECT, Build, House
+from .conftest import LOOKUP, PROJECT, Build, House, build
 
 
 async def rows(house: House) -> dict[str, int]:
@@ -34,6 +43,55 @@ async def test_run_of_an_assistant_that_is_deleted_goes_on(house: Build) -> None
     assert (await built.settled(run)).status is RunStatus.COMPLETED
     with pytest.raises(AssistantNotFound):
         await built.runs.create(PROJECT, run.thread_id, {"assistant_id": run.assistant_id})
+
+
+async def test_run_goes_without_a_file_whose_time_is_over(house: Build) -> None:
+    built = await house([text("Hi.")])
+    over, left = [await built.files.create(PROJECT, UploadHead("a.csv", ttl_seconds=3_600), b"1") for _ in range(2)]
+    columns = tables.files.c
+    ended = tables.files.update().where(columns.id == over.id).values(expire_time=now())
+    thread = await built.threads.create(PROJECT, {"tool_resources": ToolResources((over.id, left.id))}, [{"text": "?"}])
+    await built.database.write(lambda tx: tx.connection.execute(ended).rowcount)
+    assistant = await built.assistant(CodeInterpreterTool())
+    run = await built.settled(await built.runs.create(PROJECT, thread.id, {"assistant_id": assistant.id}))
+    assert run.status is RunStatus.COMPLETED
+    assert run.tool_resources == ToolResources((left.id,))
+    (request,) = built.endpoint.requests
+    assert left.id in request.body["messages"][0]["content"]
+    assert over.id not in request.body["messages"][0]["content"]
+
+
+class HeldSandbox(LocalSandbox):
+    """The local driver; ``before`` is done once before it is given files."""
+
+    before: Callable[[], Awaitable[None]] | None = None
+
+    async def open(self, spec: SessionSpec) -> SandboxSession:
+        if self.before is not None:
+            before, self.before = self.before, None
+            await before()
+        return await super().open(spec)
+
+
+async def test_file_that_is_deleted_while_its_session_is_opened_is_left_out(database: Database, tmp_path: Path) -> None:
+    settings = LocalSandboxSettings(guest_python=guest_python(), work_directory=tmp_path / "sandbox", pool_size=0)
+    script = [code("import os; print('gone.csv' in os.listdir(), open('left.csv').read())"), text("Well.")]
+    async with (
+        ScriptedModel(script) as endpoint,
+        HeldSandbox(settings) as driver,
+        build(database, tmp_path, endpoint, driver=driver, limits=LIMITS) as built,
+    ):
+        gone, left = [
+            await built.files.create(PROJECT, UploadHead(f"{name}.csv"), name.encode()) for name in ("gone", "left")
+        ]
+        thread = await built.threads.create(
+            PROJECT, {"tool_resources": ToolResources((gone.id, left.id))}, [{"text": "Look."}]
+        )
+        assistant = await built.assistant(CodeInterpreterTool())
+        driver.before = partial(built.files.delete, PROJECT, gone.id)
+        run = await built.settled(await built.runs.create(PROJECT, thread.id, {"assistant_id": assistant.id}))
+        assert run.status is RunStatus.COMPLETED
+        assert "False left" in endpoint.requests[1].tool_texts[0]
 
 
 async def test_thread_whose_run_waits_for_its_client_is_deleted_with_it(house: Build) -> None:

@@ -1,7 +1,11 @@
 """Files of a thread beyond its sessions, in real sandboxes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+from afarensis_server.sandbox.driver import InputFile
 from afarensis_server.sessions.outputs import OutputLimits
 from afarensis_server.store.database import Database
 from tests.support.house import PROJECT, build
@@ -65,6 +69,25 @@ async def test_a_file_that_was_deleted_from_the_store_is_not_laid_out(database: 
         await house.files.delete(PROJECT, changes[0].file.id)
         second = await house.next_session(first)
         assert (await house.run(second, LIST))[0] == "['b']\n"
+
+
+async def test_a_file_that_is_deleted_while_a_session_is_given_it_is_left_out(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with build(database, tmp_path) as house:
+        gone, left = await house.upload("gone", b"1"), await house.upload("left", b"2")
+        live = await house.sessions.for_thread(PROJECT, thread := await house.thread(), [])
+        add_files = live.sandbox.add_files
+
+        async def delete_first(files: Sequence[InputFile]) -> None:
+            monkeypatch.undo()
+            await house.files.delete(PROJECT, gone.id)
+            await add_files(files)
+
+        monkeypatch.setattr(live.sandbox, "add_files", delete_first)
+        assert await house.sessions.for_thread(PROJECT, thread, [gone.id, left.id]) is live
+        assert live.row.file_ids == (left.id,)
+        assert (await house.run(live, LIST))[0] == f"{sorted(['left', left.id])}\n"
 
 
 async def test_an_output_that_code_deleted_stays_deleted(database: Database, tmp_path: Path) -> None:

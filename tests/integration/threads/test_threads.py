@@ -107,6 +107,10 @@ async def test_thread_of_a_file_that_was_deleted_since_can_still_be_updated(thre
     await files.delete(PROJECT, gone)
     assert (await threads.update(PROJECT, thread.id, {"metadata": {"k": "v"}})).metadata == {"k": "v"}
     assert (await threads.create_message(PROJECT, thread.id, {"text": "still here"})).thread_id == thread.id
+    resources = ToolResources((gone, await file_id(files)))
+    assert (await threads.update(PROJECT, thread.id, {"tool_resources": resources})).tool_resources == resources
+    with pytest.raises(FileNotFound, match="No such File object: file-none"):
+        await threads.update(PROJECT, thread.id, {"tool_resources": ToolResources((gone, "file-none"))})
 
 
 async def test_deleted_thread_takes_its_messages_along(threads: Threads) -> None:

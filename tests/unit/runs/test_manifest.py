@@ -1,12 +1,13 @@
 """What a model is told of the code interpreter before its first call."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
 
 from afarensis_server.domain.files import File, FilePurpose
 from afarensis_server.domain.sessions import SessionLimits
-from afarensis_server.runs.manifest import DataFile, describe, size_in_words
+from afarensis_server.runs.manifest import DataFile, Manifest, describe, size_in_words
 
 GIB = 2**30
 LIMITS = SessionLimits(GIB, 1.0, 128, 1_024, GIB, 10_000, 2**20, 2**24)
@@ -20,8 +21,21 @@ def data_file(path: str, size_bytes: int, media_type: str, *, is_input: bool = F
     return DataFile(path, file, is_input)
 
 
-def described(*found: DataFile, most: int = 50, session_lost: bool = False, limits: SessionLimits = LIMITS) -> str:
-    return describe(found, limits, code_seconds=120.0, output_characters=20_000, most=most, session_lost=session_lost)
+def described(
+    *found: DataFile,
+    deleted: Sequence[str] = (),
+    most: int = 50,
+    session_lost: bool = False,
+    limits: SessionLimits = LIMITS,
+) -> str:
+    return describe(
+        Manifest(found, deleted),
+        limits,
+        code_seconds=120.0,
+        output_characters=20_000,
+        most=most,
+        session_lost=session_lost,
+    )
 
 
 def test_model_reads_files_limits_and_what_was_lost() -> None:
@@ -59,6 +73,19 @@ Code interpreter: Python runs in /mnt/data, without network. Limits: 120 seconds
 0.5 CPU cores, 512 MB of new files; you read up to 20,000 characters of a call's output.
 
 There are no files in /mnt/data."""
+    )
+
+
+def test_files_that_were_deleted_are_named() -> None:
+    text = described(deleted=["/mnt/data/a.csv", "/mnt/data/b\n.csv", "/mnt/data/c.csv"], most=2)
+    assert text.endswith(
+        """\
+There are no files in /mnt/data.
+
+Files that were deleted and are not there any more:
+- /mnt/data/a.csv
+- /mnt/data/b\\n.csv
+- and 1 more"""
     )
 
 

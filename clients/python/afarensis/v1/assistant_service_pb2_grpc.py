@@ -165,7 +165,7 @@ class AssistantServiceServicer(object):
         * INVALID_ARGUMENT `UPDATE_MASK_INVALID`: the mask names a field that cannot be changed or does not exist.
         * INVALID_ARGUMENT `MODEL_UNKNOWN`: the model is not one of ListModels.
         * NOT_FOUND `ASSISTANT_NOT_FOUND`: there is no such assistant.
-        * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` does not exist.
+        * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` that it did not name before does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -97,7 +97,7 @@ class AssistantServiceStub:
     * INVALID_ARGUMENT `UPDATE_MASK_INVALID`: the mask names a field that cannot be changed or does not exist.
     * INVALID_ARGUMENT `MODEL_UNKNOWN`: the model is not one of ListModels.
     * NOT_FOUND `ASSISTANT_NOT_FOUND`: there is no such assistant.
-    * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` does not exist.
+    * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` that it did not name before does not exist.
     """
     DeleteAssistant: _grpc.UnaryUnaryMultiCallable[_assistant_service_pb2.DeleteAssistantRequest, _assistant_service_pb2.DeleteAssistantResponse]
     """DeleteAssistant deletes an assistant. Its files stay, and so do its runs and their messages. A run that is active
@@ -179,7 +179,7 @@ class AssistantServiceAsyncStub(AssistantServiceStub):
     * INVALID_ARGUMENT `UPDATE_MASK_INVALID`: the mask names a field that cannot be changed or does not exist.
     * INVALID_ARGUMENT `MODEL_UNKNOWN`: the model is not one of ListModels.
     * NOT_FOUND `ASSISTANT_NOT_FOUND`: there is no such assistant.
-    * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` does not exist.
+    * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` that it did not name before does not exist.
     """
     DeleteAssistant: _aio.UnaryUnaryMultiCallable[_assistant_service_pb2.DeleteAssistantRequest, _assistant_service_pb2.DeleteAssistantResponse]  # type: ignore[assignment]
     """DeleteAssistant deletes an assistant. Its files stay, and so do its runs and their messages. A run that is active
@@ -282,7 +282,7 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT `UPDATE_MASK_INVALID`: the mask names a field that cannot be changed or does not exist.
         * INVALID_ARGUMENT `MODEL_UNKNOWN`: the model is not one of ListModels.
         * NOT_FOUND `ASSISTANT_NOT_FOUND`: there is no such assistant.
-        * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` does not exist.
+        * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` that it did not name before does not exist.
         """
 
     @_abc_1.abstractmethod

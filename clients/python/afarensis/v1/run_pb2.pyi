@@ -306,7 +306,9 @@ class Run(_message.Message):
 
     @_builtins.property
     def tool_resources(self) -> _tool_pb2.ToolResources:
-        """What the tools work with: the assistant's and the thread's when the run was created."""
+        """What the tools work with: the assistant's and the thread's when the run was created, without files that were gone
+        by then.
+        """
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

@@ -118,7 +118,7 @@ class SessionServiceServicer(object):
         Errors:
 
         * NOT_FOUND `THREAD_NOT_FOUND`: there is no such thread.
-        * NOT_FOUND `FILE_NOT_FOUND`: a file does not exist.
+        * NOT_FOUND `FILE_NOT_FOUND`: a file of `file_ids` does not exist. Files of the thread that are gone are left out.
         * ALREADY_EXISTS `SESSION_EXISTS`: the thread has an active session; ErrorInfo holds its `session_id`.
         * ALREADY_EXISTS `REQUEST_ID_REUSED`: the `request_id` was used for another content.
         * RESOURCE_EXHAUSTED `SANDBOX_CAPACITY`: every place for a session is taken. RetryInfo says when to try again.

@@ -144,7 +144,7 @@ class ThreadServiceServicer(object):
 
         * INVALID_ARGUMENT `UPDATE_MASK_INVALID`: the mask names a field that cannot be changed or does not exist.
         * NOT_FOUND `THREAD_NOT_FOUND`: there is no such thread.
-        * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` does not exist.
+        * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` that it did not name before does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

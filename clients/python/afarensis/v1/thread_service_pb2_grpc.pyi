@@ -73,7 +73,7 @@ class ThreadServiceStub:
 
     * INVALID_ARGUMENT `UPDATE_MASK_INVALID`: the mask names a field that cannot be changed or does not exist.
     * NOT_FOUND `THREAD_NOT_FOUND`: there is no such thread.
-    * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` does not exist.
+    * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` that it did not name before does not exist.
     """
     DeleteThread: _grpc.UnaryUnaryMultiCallable[_thread_service_pb2.DeleteThreadRequest, _thread_service_pb2.DeleteThreadResponse]
     """DeleteThread deletes a thread with its messages, runs, run steps and events, and closes its session. Files stay. An
@@ -183,7 +183,7 @@ class ThreadServiceAsyncStub(ThreadServiceStub):
 
     * INVALID_ARGUMENT `UPDATE_MASK_INVALID`: the mask names a field that cannot be changed or does not exist.
     * NOT_FOUND `THREAD_NOT_FOUND`: there is no such thread.
-    * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` does not exist.
+    * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` that it did not name before does not exist.
     """
     DeleteThread: _aio.UnaryUnaryMultiCallable[_thread_service_pb2.DeleteThreadRequest, _thread_service_pb2.DeleteThreadResponse]  # type: ignore[assignment]
     """DeleteThread deletes a thread with its messages, runs, run steps and events, and closes its session. Files stay. An
@@ -314,7 +314,7 @@ class ThreadServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * INVALID_ARGUMENT `UPDATE_MASK_INVALID`: the mask names a field that cannot be changed or does not exist.
         * NOT_FOUND `THREAD_NOT_FOUND`: there is no such thread.
-        * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` does not exist.
+        * NOT_FOUND `FILE_NOT_FOUND`: a file of `tool_resources` that it did not name before does not exist.
         """
 
     @_abc_1.abstractmethod
