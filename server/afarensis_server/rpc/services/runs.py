@@ -14,6 +14,7 @@ from ...errors import FieldViolation, InvalidFields, RunNotCancellable, RunNotFo
 from ...events.log import Heartbeat
 from ...runs.service import Runs
 from ...runs.submitting import ToolOutput
+from ...uninterrupted import to_the_end
 from ...validation import Reason, Violations
 from ..context import project
 from ..convert.events import run_event_message
@@ -55,9 +56,17 @@ class RunServicer(pb.RunServiceServicer):
         self, request: pb.CreateRunStreamRequest, context: Context
     ) -> AsyncIterator[pb.CreateRunStreamResponse]:
         heartbeat = heartbeat_seconds(request)
-        run = await self._create_for_stream(request)
+        run: Run | None = None
+
+        async def create() -> Run:
+            nonlocal run
+            run = await self._create_for_stream(request)
+            return run
+
         try:
-            async with aclosing(self._runs.follow_events(project(), run.id, 0, heartbeat)) as items:
+            # A client that leaves meanwhile would leave a run behind of which nobody knows.
+            run_id = (await to_the_end(create())).id
+            async with aclosing(self._runs.follow_events(project(), run_id, 0, heartbeat)) as items:
                 async for item in items:
                     if isinstance(item, Heartbeat):
                         beat = pb.CreateRunStreamResponse(heartbeat=pb.Heartbeat(last_sequence=item.last_sequence))
@@ -66,7 +75,7 @@ class RunServicer(pb.RunServiceServicer):
                         yield last(self._created.response(item), item.type.ends_run)
         except (GeneratorExit, asyncio.CancelledError):
             # A stream that the server itself ends, to shut down, can be taken up again.
-            if request.cancel_on_disconnect and not self._calls.draining:
+            if run is not None and request.cancel_on_disconnect and not self._calls.draining:
                 with suppress(RunNotCancellable, RunNotFound):
                     await self._runs.cancel(project(), run.id)
             raise
