@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from afarensis import v1
-from tests.support.api import Api, refused, seconds
+from tests.support.api import ENDLESS, Api, prints, refused, seconds
 from tests.support.server_process import ServerProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -115,6 +115,25 @@ async def test_heartbeat_brings_a_reader_past_what_was_left_out(api: Api) -> Non
         while (await anext(items)).heartbeat.cursor != last:
             pass
     assert not await listed(api, last, filter=v1.EventFilter(run_ids=[run.id]))
+
+
+async def test_heartbeats_come_also_while_events_are_left_out(api: Api) -> None:
+    run = await api.run_code(ENDLESS)
+    await api.until(run.id, prints("line 2\n"))
+    completed = v1.EventFilter(types=[v1.RUN_EVENT_TYPE_THREAD_RUN_COMPLETED])
+    async with (
+        asyncio.timeout(30),
+        aclosing(follow(api, start=v1.EVENT_START_NEWEST, filter=completed, heartbeat_interval=seconds(1))) as items,
+    ):
+        first, second = [(await anext(items)).heartbeat.cursor for _ in range(2)]
+    running = (await api.runs.GetRun(v1.GetRunRequest(run_id=run.id))).run
+    assert running.status == v1.RUN_STATUS_IN_PROGRESS
+    await api.runs.CancelRun(v1.CancelRunRequest(run_id=run.id))
+    await api.settled(run)
+    # The second one leads past what was left out meanwhile.
+    assert first
+    assert second
+    assert len(await listed(api, first)) > len(await listed(api, second))
 
 
 async def test_events_of_a_deleted_thread_are_gone_and_others_go_on(api: Api) -> None:

@@ -5,6 +5,7 @@ become visible in their order: who has read up to one has missed none before it.
 holds nothing but a cursor, and reads on when something was appended.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -117,6 +118,9 @@ class Feed:
         position = await self._begin(project, cursor, start)
         yield await self._database.read(lambda connection: _seal(connection, project).make(str(position)))
         waiters = self._log.waiters(project)
+        clock = asyncio.get_running_loop().time
+        # Counted from the last item, and not from the last append: the filter may leave out whatever is appended.
+        due = clock() + heartbeat_seconds
         while True:
             # Both before reading: an append in between is not missed then, nor one before the drain.
             draining = self._log.draining
@@ -124,16 +128,17 @@ class Feed:
                 batch = await self._read(project, position, wanted, _READ_LIMIT)
                 for event in batch.page.events:
                     yield event
+                    due = clock() + heartbeat_seconds
                 passed = batch.position > position and not batch.page.events
                 position = batch.position
+                if clock() >= due or (passed and not batch.is_last):
+                    yield batch.page.cursor
+                    due = clock() + heartbeat_seconds
                 if not batch.is_last:
-                    if passed:
-                        yield batch.page.cursor
                     continue
                 if draining:
                     raise ShuttingDown
-                if not await within(appended, heartbeat_seconds):
-                    yield batch.page.cursor
+                await within(appended, due - clock())
 
     async def _begin(self, project: str, cursor: str, start: FeedStart) -> int:
         """The position to read on from."""
