@@ -1,8 +1,9 @@
-"""The server is told to stop while two runs are at work: one ends in time, the other goes on after the next start."""
+"""The server is told to stop while runs are at work: one ends in time, the others go on after the next start."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,8 +12,19 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2
 
 from afarensis import v1
-from tests.support.api import Api, Refusal, event_name, is_event, read_refusal, refused, text_of
-from tests.support.scripted_model import Wait, text
+from tests.support.api import (
+    CODE_INTERPRETER,
+    ENDLESS,
+    Api,
+    Refusal,
+    event_name,
+    is_event,
+    prints,
+    read_refusal,
+    refused,
+    text_of,
+)
+from tests.support.scripted_model import Wait, code, text
 from tests.support.scripts import Scripts
 from tests.support.server_process import ServerProcess
 
@@ -129,3 +141,22 @@ async def test_run_that_was_left_completes_after_the_next_start(drain: Drain) ->
     assert [event.sequence for event in seen] == list(range(1, len(seen) + 1))
     assert event_name(seen[-1]) == "run.completed"
     assert drain.answer == "Now."
+
+
+async def test_step_whose_code_was_interrupted_says_so_and_the_run_goes_on(scripts: Scripts, tmp_path: Path) -> None:
+    model = scripts.add(code(ENDLESS), text("It was interrupted.")).model
+    settings = {"openai.base_url": scripts.base_url, "openai.max_retries": 0, "server.drain_seconds": 0}
+    with ServerProcess(tmp_path, settings) as server:
+        async with Api(server.address) as api:
+            run = await api.run(model, CODE_INTERPRETER)
+            await api.until(run.id, prints("line 2\n"))
+        assert await asyncio.to_thread(server.stop) == 0
+        await asyncio.to_thread(server.start)
+        async with Api(server.address) as api:
+            run = await api.settled(run)
+            cut, answered = await api.steps(run)
+    assert run.status == v1.RUN_STATUS_COMPLETED
+    assert answered.status == v1.RUN_STEP_STATUS_COMPLETED
+    assert cut.tool_calls.tool_calls[0].code_interpreter.result.status == v1.EXECUTION_STATUS_INTERRUPTED
+    assert (cut.status, cut.last_error.reason) == (v1.RUN_STEP_STATUS_FAILED, "CODE_INTERRUPTED")
+    assert cut.last_error.message.startswith("The server was shut down while code of this step was executing.")

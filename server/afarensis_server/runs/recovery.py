@@ -1,6 +1,7 @@
 """Takes up a run that its worker left in the middle: after a crash, or when the server was shut down."""
 
 from ..domain.events import EventDraft, RunEvent
+from ..domain.executions import ExecutionStatus
 from ..domain.runs import CodeInterpreterCall, Run, RunError, RunErrorCode, RunStatus, RunStep, StepStatus, ToolCalls
 from ..domain.threads import MessageIncompleteReason
 from ..store import runs, steps
@@ -11,6 +12,13 @@ _CODE_WAS_RUNNING = RunError(
     RunErrorCode.SERVER_ERROR,
     "The server stopped while code of this run was executing. The code was not run a second time. Create a new run to "
     "go on; files uploaded and files stored before are kept.",
+    "CODE_INTERRUPTED",
+)
+
+_CODE_CUT = RunError(
+    RunErrorCode.SERVER_ERROR,
+    "The server was shut down while code of this step was executing. The code is not run a second time; the run goes "
+    "on with what it had put out.",
     "CODE_INTERRUPTED",
 )
 
@@ -35,8 +43,20 @@ def take_up(tx: Transaction, events: list[EventDraft], run: Run, stored: list[Ru
         return close_run(tx, events, run, RunStatus.FAILED, unfinished=unfinished, error=_CODE_WAS_RUNNING)
     for step in open_steps:
         reason = MessageIncompleteReason.RUN_FAILED
-        close_step(tx, events, run_steps, step, StepStatus.FAILED, reason, unfinished, _ANSWER_CUT)
+        error = _CODE_CUT if _code_was_interrupted(step, unfinished) else _ANSWER_CUT
+        close_step(tx, events, run_steps, step, StepStatus.FAILED, reason, unfinished, error)
     return runs.get(tx.connection, run.project, run.id) or run
+
+
+def _code_was_interrupted(step: RunStep, unfinished: Unfinished) -> bool:
+    """Whether code of a step was ended by the server, which has stored how."""
+    seen = unfinished.details.get(step.id, step.details)
+    return isinstance(seen, ToolCalls) and any(
+        isinstance(call, CodeInterpreterCall)
+        and call.result is not None
+        and call.result.status is ExecutionStatus.INTERRUPTED
+        for call in seen.calls
+    )
 
 
 def _code_may_have_run(step: RunStep, unfinished: Unfinished) -> bool:
