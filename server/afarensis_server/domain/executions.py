@@ -167,6 +167,15 @@ class Execution:
     code: str
 
 
+def without_inline_files(item: ExecutionItem) -> ExecutionItem:
+    """The same without the contents that are kept as files anyway."""
+    if not isinstance(item, DisplayItem):
+        return item
+    return DisplayItem(
+        tuple(form if form.file_id is None else replace(form, text=None, data=None) for form in item.representations)
+    )
+
+
 def continues(first: ExecutionItem, second: ExecutionItem) -> bool:
     """Whether text goes on in the same output. Where something was dropped between, that place must stay visible."""
     return (

@@ -4,10 +4,9 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import replace
 
 from ..domain.events import CodeInterpreterCallDelta, OutputDelta
-from ..domain.executions import CodeError, DisplayItem, ExecutionItem, ExecutionResult, ExecutionStatus, Started
+from ..domain.executions import CodeError, ExecutionResult, ExecutionStatus, Started, without_inline_files
 from ..domain.runs import Run, Usage
 from ..domain.tools import CodeInterpreterTool
 from ..errors import SessionNotActive
@@ -130,14 +129,6 @@ class CodeCalls:
                         else:
                             await self._writer.complete_calls(usage(), delta)
                     case _:
-                        output: OutputDelta = draft.place(_without_inline_images(event))
+                        # Images stay out of steps and run events: a page of steps must fit into one message.
+                        output: OutputDelta = draft.place(without_inline_files(event))
                         await self._writer.add_call(CodeInterpreterCallDelta(index, call.id, outputs=(output,)))
-
-
-def _without_inline_images(item: ExecutionItem) -> ExecutionItem:
-    """Images stay out of steps and run events: they are files, and a page of steps must fit into one message."""
-    if not isinstance(item, DisplayItem):
-        return item
-    return DisplayItem(
-        tuple(form if form.file_id is None else replace(form, text=None, data=None) for form in item.representations)
-    )

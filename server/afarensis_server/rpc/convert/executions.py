@@ -18,6 +18,7 @@ from ...domain.executions import (
     OutputStream,
     Representation,
     Started,
+    without_inline_files,
 )
 from ...sessions.executions import ExecutionState
 from .files import file_message
@@ -107,11 +108,11 @@ def execution_message(state: ExecutionState, most_bytes: int) -> pb.Execution:
     """The execution. What would make it too large for one message is left out: see `Execution` in the contract."""
     message = _execution_message(state, state.outputs)
     if message.ByteSize() > most_bytes:
-        message = _execution_message(state, [_without_inline_files(item) for item in state.outputs])
+        message = _execution_message(state, [without_inline_files(item) for item in state.outputs])
     room = most_bytes - message.ByteSize()
     if room < 0:
         texts = sum(len(item.text.encode()) for item in state.outputs if isinstance(item, OutputItem))
-        kept = _cut_middle(map(_without_inline_files, state.outputs), max(texts + room - _ROOM_BYTES, 0))
+        kept = _cut_middle(map(without_inline_files, state.outputs), max(texts + room - _ROOM_BYTES, 0))
         message = _execution_message(state, kept)
     return message
 
@@ -125,14 +126,6 @@ def _execution_message(state: ExecutionState, outputs: Iterable[ExecutionItem]) 
         outputs=[code_output_message(item) for item in outputs],
         result=None if state.result is None else result_message(state.result),
         state_lost=state.state_lost,
-    )
-
-
-def _without_inline_files(item: ExecutionItem) -> ExecutionItem:
-    if not isinstance(item, DisplayItem):
-        return item
-    return DisplayItem(
-        tuple(form if form.file_id is None else replace(form, text=None, data=None) for form in item.representations)
     )
 
 
