@@ -61,7 +61,8 @@ def download(
     file = retries.call(lambda: stub.GetFile(v1.GetFileRequest(file_id=file_id)).file)
     # The name comes from elsewhere: it must not lead out of the directory.
     target = path / Path(file.filename).name if path.is_dir() else path
-    partial = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
+    # Short, since the target's own name may be as long as names can be.
+    partial = target.with_name(f".{secrets.token_hex(8)}.part")
     digest = hashlib.sha256()
     done = 0
     try:

@@ -155,6 +155,20 @@ def test_file_name_of_the_server_does_not_lead_out_of_the_directory(
     assert [path.name for path in (tmp_path / "inside").iterdir()] == ["outside.txt"]
 
 
+def test_file_whose_name_has_as_many_bytes_as_a_name_can_have_is_downloaded(
+    server: ScriptedServer, client: afarensis.Client, tmp_path: Path
+) -> None:
+    name = "數" * 83 + "xx.csv"
+    file = v1.File(id="file-1", filename=name, size_bytes=FILE.size_bytes, sha256=FILE.sha256)
+    server.answer("GetFile", lambda *_: v1.GetFileResponse(file=file))
+    server.answer("DownloadFile", lambda request, _: sent(request))
+
+    client.download("file-1", tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == CONTENT
+
+
 def test_text_names_its_files_and_passes_over_deleted_ones(server: ScriptedServer, client: afarensis.Client) -> None:
     def get(request: v1.GetFileRequest, context: grpc.ServicerContext) -> v1.GetFileResponse:
         if request.file_id == "file-gone":
