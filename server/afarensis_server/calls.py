@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
 from .errors import ShuttingDown, TooManyCalls
 
@@ -50,6 +51,11 @@ class Calls:
             raise TooManyCalls(kind=kind, limit=self._limits[kind])
         active.add(task)
 
+    def move(self, task: asyncio.Task[object], kind: str, to: str, *, also_draining: bool) -> None:
+        """Count a call as one of another kind. Raises ShuttingDown, TooManyCalls, and has changed nothing then."""
+        self.begin(to, task, also_draining=also_draining)
+        self._active[kind].discard(task)
+
     def end(self, kind: str, task: asyncio.Task[object]) -> bool:
         """Count a task no longer; whether it was ended here, since the server drains."""
         self._active[kind].discard(task)
@@ -93,11 +99,19 @@ class Tracked:
         self._also_draining = also_draining
         self._task: asyncio.Task[object] | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         task = asyncio.current_task()
         assert task is not None
         self._calls.begin(self._kind, task, also_draining=self._also_draining)
         self._task = task
+        return self
+
+    def become(self, kind: str) -> None:
+        """Go on as a call of this kind. Raises ShuttingDown, TooManyCalls, and is what it was then."""
+        assert self._task is not None
+        if kind != self._kind:
+            self._calls.move(self._task, self._kind, kind, also_draining=self._also_draining)
+            self._kind = kind
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..calls import Calls
+from ..calls import Calls, Tracked
 from ..domain.projects import DEFAULT_PROJECT
 from ..errors import DomainError
 from ..validation import Violations
@@ -54,6 +54,8 @@ class Call:
     limits: HttpLimits
     project: str = DEFAULT_PROJECT
     shape: Shape = Shape.V2
+    #: What it is counted as.
+    place: Tracked = field(init=False)
     _raw: bytes = field(default=b"", init=False)
 
     def path(self, name: str) -> str:
@@ -93,6 +95,13 @@ class Call:
             except TimeoutError as error:
                 raise Refused(_too_slow(self.limits.body_seconds)) from error
             yield piece
+
+    def becomes_stream(self) -> None:
+        """Take the place of a stream. Raises ShuttingDown, TooManyCalls.
+
+        Whoever answers with `Streamed` begins with it: what is refused has done nothing.
+        """
+        self.place.become("streams")
 
     @property
     def has_form(self) -> bool:
@@ -150,7 +159,8 @@ class JsonResponse(Response):
 class Streamed(Response):
     """An answer in pieces. A client that goes away ends it at once; what it tells of goes on.
 
-    ``failed`` writes what is sent when it fails in the middle.
+    Nothing is sent before the first piece, so that what fails until then has a status. ``failed`` writes what is sent
+    when it fails in the middle.
     """
 
     def __init__(
@@ -166,6 +176,8 @@ class Streamed(Response):
             self.headers["content-length"] = headers["content-length"]
         self._pieces = pieces
         self.failed = failed
+        #: Whether something was sent.
+        self.has_begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
@@ -179,12 +191,13 @@ class Streamed(Response):
             gone = True
             task.cancel()
 
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         watching = asyncio.create_task(watch())
         try:
             async with aclosing(self._pieces) as pieces:  # type: ignore[type-var]  # each is a generator
                 async for piece in pieces:
+                    await self._begin(send)
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await self._begin(send)
         except asyncio.CancelledError:
             if not gone or task.uncancel() > 0:
                 raise
@@ -192,6 +205,11 @@ class Streamed(Response):
         finally:
             watching.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _begin(self, send: Send) -> None:
+        if not self.has_begun:
+            self.has_begun = True
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -212,12 +230,13 @@ class Endpoint:
         given = request.headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{os.urandom(16).hex()}"
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        sent = False
+        # Of a client that goes away before its answer.
+        status = 499
 
         async def sending(message: Any) -> None:
-            nonlocal sent
+            nonlocal status
             if message["type"] == "http.response.start":
-                sent = True
+                status = message["status"]
                 spent = round((time.monotonic() - began) * 1_000)
                 message["headers"] = [
                     *message["headers"],
@@ -227,47 +246,43 @@ class Endpoint:
                 ]
             await send(message)
 
-        status = 499
         try:
-            response = await self._answer(request, request_id)
-            status = response.status_code
-            if isinstance(response, Streamed):
-                await self._stream(response, request_id, scope, receive, sending)
-            else:
-                await response(scope, receive, sending)
+            await self._serve(request, request_id, sending)
         except ClientDisconnect:
-            status = 499
+            pass
         finally:
             spent = round((time.monotonic() - began) * 1_000, 1)
             _log.info("http", method=request.method, path=request.url.path, status=status, duration_ms=spent)
 
-    async def _answer(self, request: Request, request_id: str) -> Response:
+    async def _serve(self, request: Request, request_id: str, send: Send) -> None:
+        response: Response | None = None
         try:
             self._guard.check(request)
             call = Call(request, self._limits, shape=_shape(request))
             if not call.has_form:
                 # Before it counts: who sends slowly keeps nobody out.
                 await call.receive()
-            with self._calls.track("streams" if call.has_form else "calls"):
-                return await self._handler(call)
+            with self._calls.track("streams" if call.has_form else "calls") as call.place:
+                response = await self._handler(call)
+                if isinstance(response, Streamed):
+                    await response(request.scope, request.receive, send)
+                    return
         except ClientDisconnect:
             raise
         except Exception as error:
-            return failed(_failure(error, request, request_id))
-
-    async def _stream(self, response: Streamed, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            with self._calls.track("streams"):
-                await response(scope, receive, send)
-        except Exception as error:
-            if response.failed is None:
-                # The answer has begun, and cannot say that it failed but by breaking off.
-                raise
-            piece = response.failed(_failure(error, Request(scope), request_id))
-            await send({"type": "http.response.body", "body": piece, "more_body": False})
+            if isinstance(response, Streamed) and response.has_begun:
+                if response.failed is None:
+                    # It cannot say that it failed but by breaking off.
+                    raise
+                piece = response.failed(_failure(error, request, request_id))
+                await send({"type": "http.response.body", "body": piece, "more_body": False})
+                return
+            response = _failed(_failure(error, request, request_id))
+        # It no longer counts: who reads slowly keeps nobody out either.
+        await response(request.scope, request.receive, send)
 
 
-def failed(failure: Failure) -> JsonResponse:
+def _failed(failure: Failure) -> JsonResponse:
     return JsonResponse(failure.envelope, failure.status, headers=dict(failure.headers))
 
 

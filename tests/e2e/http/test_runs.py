@@ -219,6 +219,42 @@ async def test_client_that_left_goes_on_where_it_was(http: httpx2.AsyncClient, s
         assert [event.id for event in [event async for event in events_of(response)]] == [event.id for event in more]
 
 
+async def test_stream_beyond_the_limit_is_refused_and_nothing_is_created(tmp_path: Path) -> None:
+    rest = asyncio.Event()
+    async with ScriptedModel([text("One").first(Wait(rest)), text("Two")]) as model:
+        settings = {"openai.base_url": model.base_url, "http.listen": "127.0.0.1:0", "server.max_streams": 1}
+        with ServerProcess(tmp_path, settings) as server:
+            async with httpx2.AsyncClient(base_url=server.base_url, timeout=60) as http:
+                file = await http.post("/files", data={"purpose": "assistants"}, files={"file": ("a", b"x")})
+                content = f"/files/{file.json()['id']}/content"
+                body = {"assistant_id": await assistant(http, "scripted"), "stream": True}
+                runs, others = [f"/threads/{await thread(http)}/runs" for _ in range(2)]
+                async with http.stream("POST", runs, json=body) as first, aclosing(events_of(first)) as events:  # type: ignore[type-var]
+                    run = (await anext(events)).data
+                    refused = [
+                        await http.post(others, json=body),
+                        await http.post("/threads/runs", json=body),
+                        await http.get(f"{runs}/{run['id']}/events"),
+                        await http.get(content),
+                        await http.get("/containers/c/files/f/content"),
+                    ]
+                    for answer in refused:
+                        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1"), answer.text
+                        assert answer.headers["x-afarensis-reason"] == "TOO_MANY_CALLS"
+                        assert answer.json()["error"]["type"] == "rate_limit_error"
+                        assert "raise the limit server.max_streams" in answer.json()["error"]["message"]
+                    assert (await http.get(others)).json()["data"] == []
+                    rest.set()
+                    assert [event.name async for event in events][-2:] == ["thread.run.completed", "done"]
+                assert (await http.get(content)).content == b"x"
+                assert (await streamed(http, others, body))[-2].name == "thread.run.completed"
+            assert server.stop() == 0
+        lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+        assert [line["level"] for line in lines if line["level"] == "error"] == []
+        told = [(line["path"], line["status"]) for line in lines if line["event"] == "http"]
+        assert [status for path, status in told if path == f"/v1{others}"] == [429, 200, 200]
+
+
 async def test_functions_are_answered_in_a_stream(sdk: AsyncOpenAI, script: Callable[..., Script]) -> None:
     model = script(call("weather", {"city": "Bern"}), text("Sunny.")).model
     made = await sdk.beta.assistants.create(model=model, tools=[TOOL])  # type: ignore[list-item]

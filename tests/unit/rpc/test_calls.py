@@ -27,6 +27,28 @@ async def test_calls_beyond_the_limit_are_refused_and_streams_are_counted_apart(
         pass
 
 
+async def test_call_that_becomes_a_stream_gives_its_place_to_another_unless_it_is_refused() -> None:
+    calls, started, release = Calls(CallLimits(calls=1, streams=1)), asyncio.Event(), asyncio.Event()
+    with calls.track("calls") as place:
+        place.become("streams")
+        assert len(calls) == 1
+        task = asyncio.create_task(hold(calls, "calls", started, release))
+        await started.wait()
+    release.set()
+    await task
+    started.clear()
+    release.clear()
+    task = asyncio.create_task(hold(calls, "streams", started, release))
+    await started.wait()
+    with calls.track("calls") as place:
+        with pytest.raises(TooManyCalls, match="1 streams already"):
+            place.become("streams")
+        assert len(calls) == 2
+    release.set()
+    await task
+    assert len(calls) == 0
+
+
 async def test_drain_waits_for_calls_that_end_in_time() -> None:
     calls, started, release = Calls(CallLimits()), asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(hold(calls, "streams", started, release))

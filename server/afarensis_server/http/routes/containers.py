@@ -112,6 +112,7 @@ class ContainerRoutes:
         return JsonResponse(container_file_json(container_id, await self._stat(call, call.path("file_id"))))
 
     async def _content(self, call: Call) -> Response:
+        call.becomes_stream()
         await self._find(call, call.path("container_id"))
         path = _path(call, call.path("file_id"))
         file, chunks = await self._data.open(call.project, call.path("container_id"), path, 0, 0)

@@ -66,6 +66,7 @@ class FileRoutes:
         return JsonResponse(file_json(await self._find(call, call.path("file_id"))))
 
     async def _content(self, call: Call) -> Response:
+        call.becomes_stream()
         is_linked = await self._is_linked(call)
         file, reader = await self._files.open(call.project, call.path("file_id"))
         # Whoever follows a link looks at it; a program wants a file.

@@ -43,7 +43,7 @@ class RunRoutes:
     async def _create(self, call: Call) -> Response:
         body = await call.body()
         thread_id = call.path("thread_id")
-        is_streamed = body.boolean("stream") or False
+        is_streamed = _is_streamed(call, body)
         if is_streamed and (stream := await resumed(call, self._runs, self._heartbeat_seconds, thread_id)) is not None:
             return stream
         fields, messages = run_fields(body)
@@ -54,7 +54,7 @@ class RunRoutes:
 
     async def _create_with_thread(self, call: Call) -> Response:
         body = await call.body()
-        is_streamed = body.boolean("stream") or False
+        is_streamed = _is_streamed(call, body)
         if is_streamed and (stream := await resumed(call, self._runs, self._heartbeat_seconds)) is not None:
             return stream
         thread = body.nested("thread") or Fields({}, body.found)
@@ -96,7 +96,7 @@ class RunRoutes:
 
     async def _submit(self, call: Call) -> Response:
         body = await call.body()
-        is_streamed = body.boolean("stream") or False
+        is_streamed = _is_streamed(call, body)
         given = body.objects("tool_outputs")
         if given is None:
             body.required("tool_outputs")
@@ -115,6 +115,7 @@ class RunRoutes:
         return self._stream(call, run, last) if is_streamed else self._answer(call, run)
 
     async def _follow(self, call: Call) -> Response:
+        call.becomes_stream()
         run = await self._run(call)
         last = call.last_event
         after_sequence = last[1] if last is not None and last[0] == run.id else 0
@@ -150,6 +151,14 @@ class RunRoutes:
         if step.run_id != call.path("run_id"):
             raise RunStepNotFound(id=step_id)
         return step
+
+
+def _is_streamed(call: Call, body: Fields) -> bool:
+    """Whether the answer is a stream, for which the call has its place then. Raises ShuttingDown, TooManyCalls."""
+    if not body.boolean("stream"):
+        return False
+    call.becomes_stream()
+    return True
 
 
 def _at_the_top(error: InvalidFields) -> InvalidFields:
