@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from ..domain.events import EventType
-from ..domain.runs import Run, RunStatus
+from ..domain.runs import Run
 from ..errors import CursorPastEnd, RunNotFound
 from ..events.log import Heartbeat
 from ..runs.service import Runs
@@ -19,8 +19,6 @@ _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _DONE = b"event: done\ndata: [DONE]\n\n"
 #: Clients pass over comments; what is between them and the server sees that the connection lives.
 _BEAT = b": still here\n\n"
-#: What ends a stream: the run is over, or it is the client's turn.
-_ENDS = frozenset({kind for kind in EventType if kind.ends_run} | {EventType.RUN_REQUIRES_ACTION})
 
 
 def stream_run(call: Call, runs: Runs, run_id: str, after_sequence: int, heartbeat_seconds: float) -> Streamed:
@@ -47,7 +45,7 @@ async def stream_from(call: Call, runs: Runs, run: Run, after_sequence: int, hea
     last = (await runs.list_events(call.project, run.id, 0, 1)).last_sequence
     if after_sequence > last:
         raise CursorPastEnd(after_sequence=after_sequence, last_sequence=last)
-    if after_sequence == last and run.status is RunStatus.REQUIRES_ACTION:
+    if await runs.waits_at(call.project, run.id, after_sequence):
         return Streamed(_nothing(), _MEDIA_TYPE, _HEADERS, failed=_failed)
     return stream_run(call, runs, run.id, after_sequence, heartbeat_seconds)
 
@@ -69,13 +67,13 @@ async def _pieces(
             written = writer.write(item)
             if item.sequence <= after_sequence:
                 continue
+            # Asked before it is told: who answers it at once does not change where this stream ends.
+            waits = item.type is EventType.RUN_REQUIRES_ACTION and await runs.waits_at(project, run_id, item.sequence)
             # Only the last one is a place to go on from.
             for left, data in enumerate(written, 1 - len(written)):
                 yield _event(item.type.value, data, "" if left else f"{run_id}:{item.sequence}")
-            if item.type in _ENDS:
-                yield _DONE
-                return
-        # It was over before.
+            if waits:
+                break
         yield _DONE
 
 

@@ -253,6 +253,12 @@ class Runs:
             pass
         return await self.get(project, run_id)
 
+    async def waits_at(self, project: str, run_id: str, sequence: int) -> bool:
+        """Whether a run waits for tool outputs, and this is its last event. Raises RunNotFound."""
+        run = await self.get(project, run_id)
+        # In this order: what was last still is, so that the run had not gone on when it was read.
+        return run.status is RunStatus.REQUIRES_ACTION and sequence == await self._log.last_sequence(project, run_id)
+
     async def follow_events(
         self, project: str, run_id: str, after_sequence: int, heartbeat_seconds: float
     ) -> AsyncGenerator[RunEvent | Heartbeat, None]:

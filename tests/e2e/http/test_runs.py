@@ -335,6 +335,41 @@ async def test_waiting_run_ends_a_resumed_stream_and_takes_outputs_that_did_not_
     assert ahead.status_code == 400
 
 
+async def test_stream_goes_on_behind_a_call_that_was_answered(
+    http: httpx2.AsyncClient, script: Callable[..., Script]
+) -> None:
+    model = script(call("weather", {}), call("weather", {}), text("Sunny.")).model
+    path = f"/threads/{await thread(http)}/runs"
+    body = {"assistant_id": await assistant(http, model, TOOL), "stream": True}
+    key = {"Idempotency-Key": path}
+    told = (await streamed(http, path, body, **key))[:-1]
+    run_id = told[0].data["id"]
+
+    async def submit(asking: Event) -> list[Event]:
+        (asked,) = asking.data["required_action"]["submit_tool_outputs"]["tool_calls"]
+        outputs = {"tool_outputs": [{"tool_call_id": asked["id"], "output": "sunny"}], "stream": True}
+        return (await streamed(http, f"{path}/{run_id}/submit_tool_outputs", outputs))[:-1]
+
+    async def follow(**headers: str) -> list[Event]:
+        async with http.stream("GET", f"{path}/{run_id}/events", headers=headers) as response:
+            return [event async for event in events_of(response)]
+
+    async with asyncio.timeout(30):
+        asking = told[-1]
+        told += await submit(asking)
+        assert [event.name for event in told].count("thread.run.requires_action") == 2
+        # Where it waits, each ends; the first call is long over.
+        done = Event("done", "[DONE]", "")
+        assert await follow() == await streamed(http, path, body, **key) == [*told, done]
+        # Outputs that were taken already change nothing, and there is nothing more to tell.
+        assert await submit(asking) == []
+        told += await submit(told[-1])
+    assert told[-1].name == "thread.run.completed"
+    assert await follow() == await streamed(http, path, body, **key) == [*told, done]
+    assert await follow(**{"Last-Event-ID": told[1].id}) == [*told[2:], done]
+    assert await streamed(http, path, body, **{"Last-Event-ID": told[1].id}) == [*told[2:], done]
+
+
 async def test_failed_run_tells_why(sdk: AsyncOpenAI, script: Callable[..., Script]) -> None:
     model = script(error(401, "wrong key", {"x-should-retry": "false"})).model
     made = await sdk.beta.assistants.create(model=model)

@@ -112,7 +112,9 @@ class RunRoutes:
         # What happens from here on is what the client is told.
         last = (await self._runs.list_events(call.project, run.id, 0, 1)).last_sequence
         run = await self._runs.submit_tool_outputs(call.project, run.id, outputs)
-        return self._stream(call, run, last) if is_streamed else self._answer(call, run)
+        if is_streamed:
+            return await stream_from(call, self._runs, run, last, self._heartbeat_seconds)
+        return self._answer(call, run)
 
     async def _follow(self, call: Call) -> Response:
         call.becomes_stream()
@@ -134,8 +136,8 @@ class RunRoutes:
         headers = {"openai-poll-after-ms": str(self._poll_ms)} if run.status in _WAITS else None
         return JsonResponse(run_json(run, call.shape), headers=headers)
 
-    def _stream(self, call: Call, run: Run, after_sequence: int = 0) -> Response:
-        return stream_run(call, self._runs, run.id, after_sequence, self._heartbeat_seconds)
+    def _stream(self, call: Call, run: Run) -> Response:
+        return stream_run(call, self._runs, run.id, 0, self._heartbeat_seconds)
 
     async def _run(self, call: Call) -> Run:
         return await self._find(call, call.path("run_id"))
