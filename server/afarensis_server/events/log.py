@@ -83,6 +83,8 @@ class LogPage(Generic[E]):
     last_sequence: int
     #: Whether the event ``last_sequence`` is the one that ended the log.
     ended: bool
+    #: The last event that is no longer kept; 0 when all are.
+    trimmed_sequence: int
 
 
 class EventLog(Generic[D, E]):
@@ -151,7 +153,7 @@ class EventLog(Generic[D, E]):
             state = self._state(connection, project, owner_id)
             state.check(after_sequence)
             events, _ = self._read(connection, project, owner_id, after_sequence, limit, _PAGE_BYTES)
-            return LogPage(events, state.last_sequence, state.ended)
+            return LogPage(events, state.last_sequence, state.ended, state.trimmed_sequence)
 
         return await self._database.read(read)
 

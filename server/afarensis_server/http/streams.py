@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 from ..domain.events import EventType
 from ..domain.runs import Run
-from ..errors import CursorPastEnd, RunNotFound
+from ..errors import RunNotFound
 from ..events.log import Heartbeat
 from ..runs.service import Runs
 from .convert.events import EventWriter
@@ -21,9 +21,14 @@ _DONE = b"event: done\ndata: [DONE]\n\n"
 _BEAT = b": still here\n\n"
 
 
-def stream_run(call: Call, runs: Runs, run_id: str, after_sequence: int, heartbeat_seconds: float) -> Streamed:
-    """Follow a run from an event on, until it is over or waits for the client."""
-    pieces = _pieces(runs, call.project, run_id, after_sequence, heartbeat_seconds, call.shape)
+def stream_run(
+    call: Call, runs: Runs, run_id: str, heartbeat_seconds: float, after_sequence: int = 0, trimmed_sequence: int = 0
+) -> Streamed:
+    """Follow a run from an event on, until it is over or waits for the client.
+
+    ``trimmed_sequence``: its last event that is no longer kept.
+    """
+    pieces = _pieces(runs, call.project, run_id, heartbeat_seconds, after_sequence, trimmed_sequence, call.shape)
     return Streamed(pieces, _MEDIA_TYPE, _HEADERS, failed=_failed)
 
 
@@ -38,16 +43,14 @@ async def resumed(call: Call, runs: Runs, heartbeat_seconds: float, thread_id: s
 
 
 async def stream_from(call: Call, runs: Runs, run: Run, after_sequence: int, heartbeat_seconds: float) -> Streamed:
-    """Follow a run behind an event that a client names. Raises CursorPastEnd.
+    """Follow a run behind an event that a client names. Raises CursorPastEnd, EventsTrimmed.
 
     Where it is the client's turn, and it has seen that, there is no more to come.
     """
-    last = (await runs.list_events(call.project, run.id, 0, 1)).last_sequence
-    if after_sequence > last:
-        raise CursorPastEnd(after_sequence=after_sequence, last_sequence=last)
+    page = await runs.list_events(call.project, run.id, after_sequence, 1)
     if await runs.waits_at(call.project, run.id, after_sequence):
         return Streamed(_nothing(), _MEDIA_TYPE, _HEADERS, failed=_failed)
-    return stream_run(call, runs, run.id, after_sequence, heartbeat_seconds)
+    return stream_run(call, runs, run.id, heartbeat_seconds, after_sequence, page.trimmed_sequence)
 
 
 async def _nothing() -> AsyncGenerator[bytes, None]:
@@ -55,11 +58,17 @@ async def _nothing() -> AsyncGenerator[bytes, None]:
 
 
 async def _pieces(
-    runs: Runs, project: str, run_id: str, after_sequence: int, heartbeat_seconds: float, shape: Shape
+    runs: Runs,
+    project: str,
+    run_id: str,
+    heartbeat_seconds: float,
+    after_sequence: int,
+    trimmed_sequence: int,
+    shape: Shape,
 ) -> AsyncGenerator[bytes, None]:
     writer = EventWriter(shape)
-    # From the first event on, whoever saw it: how the next is written depends on those before it.
-    async with aclosing(runs.follow_events(project, run_id, 0, heartbeat_seconds)) as items:
+    # From the first event that is kept, whoever saw it: how the next is written depends on those before it.
+    async with aclosing(runs.follow_events(project, run_id, trimmed_sequence, heartbeat_seconds)) as items:
         async for item in items:
             if isinstance(item, Heartbeat):
                 yield _BEAT

@@ -253,18 +253,22 @@ class Runs:
             pass
         return await self.get(project, run_id)
 
+    async def last_sequence(self, project: str, run_id: str) -> int:
+        """The sequence of a run's last event. Raises RunNotFound."""
+        return await self._log.last_sequence(project, run_id)
+
     async def waits_at(self, project: str, run_id: str, sequence: int) -> bool:
         """Whether a run waits for tool outputs, and this is its last event. Raises RunNotFound."""
         run = await self.get(project, run_id)
         # In this order: what was last still is, so that the run had not gone on when it was read.
-        return run.status is RunStatus.REQUIRES_ACTION and sequence == await self._log.last_sequence(project, run_id)
+        return run.status is RunStatus.REQUIRES_ACTION and sequence == await self.last_sequence(project, run_id)
 
     async def follow_events(
         self, project: str, run_id: str, after_sequence: int, heartbeat_seconds: float
     ) -> AsyncGenerator[RunEvent | Heartbeat, None]:
         """The events of a run behind a cursor: stored ones, then live ones, until the run is over.
 
-        Raises RunNotFound, CursorPastEnd, ShuttingDown.
+        Raises RunNotFound, CursorPastEnd, EventsTrimmed, ShuttingDown.
         """
         await self.get(project, run_id)
         async with aclosing(self._log.follow(project, run_id, after_sequence, heartbeat_seconds)) as items:
@@ -272,7 +276,7 @@ class Runs:
                 yield item
 
     async def list_events(self, project: str, run_id: str, after_sequence: int, limit: int) -> LogPage[RunEvent]:
-        """Stored events behind a cursor, at most this many. Raises RunNotFound, CursorPastEnd."""
+        """Stored events behind a cursor, at most this many. Raises RunNotFound, CursorPastEnd, EventsTrimmed."""
         return await self._log.page(project, run_id, after_sequence, limit)
 
     # --- changing -----------------------------------------------------------------------------------------------------

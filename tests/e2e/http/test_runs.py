@@ -370,6 +370,44 @@ async def test_stream_goes_on_behind_a_call_that_was_answered(
     assert await streamed(http, path, body, **{"Last-Event-ID": told[1].id}) == [*told[2:], done]
 
 
+async def test_stream_resumes_at_the_event_that_is_left_of_a_run_of_long_ago(tmp_path: Path) -> None:
+    async with ScriptedModel([call("weather", {}), text("Sunny.")]) as model:
+        settings = {"openai.base_url": model.base_url, "http.listen": "127.0.0.1:0"}
+        with ServerProcess(tmp_path, settings) as server:
+            async with httpx2.AsyncClient(base_url=server.base_url, timeout=60) as http:
+                path = f"/threads/{await thread(http)}/runs"
+                body = {"assistant_id": await assistant(http, "scripted", TOOL), "stream": True}
+                key = {"Idempotency-Key": "once"}
+                asking = (await streamed(http, path, body, **key))[-2]
+                (asked,) = asking.data["required_action"]["submit_tool_outputs"]["tool_calls"]
+                outputs = {"tool_outputs": [{"tool_call_id": asked["id"], "output": "sunny"}]}
+                run = f"{path}/{asking.data['id']}"
+                submit = f"{run}/submit_tool_outputs"
+                *_, last_but_one, last, done = await streamed(http, submit, {**outputs, "stream": True})
+                assert last.name == "thread.run.completed"
+            assert server.stop() == 0
+        with ServerProcess(tmp_path, {**settings, "events.keep_seconds": 0.2}) as server:
+            async with httpx2.AsyncClient(base_url=server.base_url, timeout=60) as http:
+
+                async def follow(last_id: str) -> httpx2.Response:
+                    return await http.get(f"{run}/events", headers={"Last-Event-ID": last_id})
+
+                async with asyncio.timeout(20):
+                    while (await follow(asking.id)).status_code == 200:  # noqa: ASYNC110  nobody tells
+                        await asyncio.sleep(0.05)
+                assert [event async for event in events_of(await follow(last_but_one.id))] == [last, done]
+                assert [event async for event in events_of(await follow(last.id))] == [done]
+                resumed = await streamed(http, path, body, **{"Last-Event-ID": last_but_one.id})
+                assert resumed == [last, done]
+                # What was taken is still known, whatever is left of the events.
+                again = await http.post(submit, json=outputs)
+                assert (again.status_code, again.json()["status"]) == (200, "completed")
+                assert await streamed(http, submit, {**outputs, "stream": True}) == [done]
+                for gone in (await follow(asking.id), await http.post(path, json=body, headers=key)):
+                    assert (gone.status_code, gone.headers["x-afarensis-reason"]) == (400, "EVENTS_TRIMMED")
+                    assert f"the sequence {last.id.rpartition(':')[2]}" in gone.json()["error"]["message"]
+
+
 async def test_failed_run_tells_why(sdk: AsyncOpenAI, script: Callable[..., Script]) -> None:
     model = script(error(401, "wrong key", {"x-should-retry": "false"})).model
     made = await sdk.beta.assistants.create(model=model)

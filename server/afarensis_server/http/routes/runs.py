@@ -110,7 +110,7 @@ class RunRoutes:
             if stream is not None:
                 return stream
         # What happens from here on is what the client is told.
-        last = (await self._runs.list_events(call.project, run.id, 0, 1)).last_sequence
+        last = await self._runs.last_sequence(call.project, run.id)
         run = await self._runs.submit_tool_outputs(call.project, run.id, outputs)
         if is_streamed:
             return await stream_from(call, self._runs, run, last, self._heartbeat_seconds)
@@ -137,7 +137,7 @@ class RunRoutes:
         return JsonResponse(run_json(run, call.shape), headers=headers)
 
     def _stream(self, call: Call, run: Run) -> Response:
-        return stream_run(call, self._runs, run.id, 0, self._heartbeat_seconds)
+        return stream_run(call, self._runs, run.id, self._heartbeat_seconds)
 
     async def _run(self, call: Call) -> Run:
         return await self._find(call, call.path("run_id"))
