@@ -87,6 +87,21 @@ async def test_assistant_has_all_fields_of_either_version(http: httpx2.AsyncClie
     assert "tool_resources" not in old
 
 
+@pytest.mark.parametrize("kind", ["assistants", "threads"])
+async def test_files_of_code_stay_where_an_update_does_not_name_them(http: httpx2.AsyncClient, kind: str) -> None:
+    files = {"code_interpreter": {"file_ids": [(await upload(http))["id"]]}}
+    model = {"model": "direct"} if kind == "assistants" else {}
+    made = await post(http, f"/{kind}", {**model, "tool_resources": files})
+    path = f"/{kind}/{made['id']}"
+    unnamed: list[object] = [{"file_search": {"vector_store_ids": []}}, {"file_search": None}, {}]
+    for others in unnamed:
+        assert (await post(http, path, {"tool_resources": others}))["tool_resources"] == files
+    cleared: list[object] = [{"code_interpreter": {"file_ids": []}}, {"code_interpreter": None}, None]
+    for none in cleared:
+        assert (await post(http, path, {"tool_resources": none}))["tool_resources"] == {}
+        assert (await post(http, path, {"tool_resources": files}))["tool_resources"] == files
+
+
 async def test_files_of_assistants_are_added_and_taken_away_as_in_the_first_version(http: httpx2.AsyncClient) -> None:
     one, other = [(await upload(http, name))["id"] for name in ("a.csv", "b.csv")]
     made = await post(http, "/assistants", {"model": "direct", "file_ids": [one]}, headers=V1)

@@ -4,7 +4,6 @@ from typing import cast
 
 from ...assistants.service import AssistantFields
 from ...domain.assistants import Assistant
-from ...domain.tools import ToolResources
 from ..fields import Fields
 from .tools import resources_json, resources_value, response_format_json, response_format_value, tool_json, tools_value
 from .values import Json, Shape, seconds
@@ -55,9 +54,8 @@ def assistant_fields(fields: Fields, *, new: bool) -> AssistantFields:
         given["metadata"] = fields.metadata()
     if fields.has("tools"):
         given["tools"] = tools_value(fields) or ()
-    resources = resources_value(fields)
-    if resources is not None or fields.has("tool_resources"):
-        given["tool_resources"] = resources or ToolResources()
+    if (resources := resources_value(fields)) is not None:
+        given["tool_resources"] = resources
     fields.finish()
     fields.found.check()
     return cast(AssistantFields, given)

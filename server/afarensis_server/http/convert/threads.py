@@ -14,7 +14,7 @@ from ...domain.threads import (
     TextContent,
     Thread,
 )
-from ...domain.tools import CodeInterpreterTool, ToolResources
+from ...domain.tools import CodeInterpreterTool
 from ...threads.service import MessageFields, ThreadFields
 from ..fields import Fields
 from .tools import resources_json, resources_value, tool_json, tools_value
@@ -83,9 +83,8 @@ def _attachment_json(attachment: Attachment) -> Json:
 def thread_fields(fields: Fields, *, messages: bool) -> tuple[ThreadFields, list[MessageFields]]:
     """The fields of a thread, and its first ``messages`` where there may be some. Nothing is finished or raised."""
     given = ThreadFields()
-    resources = resources_value(fields)
-    if resources is not None or fields.has("tool_resources"):
-        given["tool_resources"] = resources or ToolResources()
+    if (resources := resources_value(fields)) is not None:
+        given["tool_resources"] = resources
     if fields.has("metadata"):
         given["metadata"] = fields.metadata()
     new = messages_value(fields, "messages") if messages else []

@@ -90,21 +90,23 @@ def resources_json(resources: ToolResources, tools: tuple[Tool, ...] | None = No
 
 
 def resources_value(fields: Fields) -> ToolResources | None:
-    """The files in ``tool_resources``, or in ``file_ids`` as v1 has them; None when neither is given."""
+    """The files in ``tool_resources``, or in ``file_ids`` as v1 has them; None when those of code are not named.
+
+    Null names them, too: none are left then.
+    """
     file_ids = fields.strings("file_ids")
-    resources = fields.nested("tool_resources")
-    if resources is not None:
-        code = resources.nested("code_interpreter")
-        if code is not None:
-            file_ids = code.strings("file_ids") or []
+    are_named = fields.has("tool_resources")
+    if (resources := fields.nested("tool_resources")) is not None:
+        are_named = resources.has("code_interpreter")
+        if (code := resources.nested("code_interpreter")) is not None:
+            file_ids = code.strings("file_ids")
             code.finish()
         search = resources.nested("file_search")
         if search is not None and any(search.raw(name) for name in ("vector_store_ids", "vector_stores")):
             text = f"Invalid '{search.path[:-1]}': this server has no search in files."
             fields.found.add(search.path[:-1], Reason.INVALID_VALUE, text)
         resources.finish()
-        file_ids = file_ids or []
-    return None if file_ids is None else ToolResources(tuple(file_ids))
+    return ToolResources(tuple(file_ids or ())) if are_named or file_ids is not None else None
 
 
 def response_format_json(response_format: ResponseFormat | None) -> object:
