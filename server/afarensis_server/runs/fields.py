@@ -39,6 +39,7 @@ class RunFields(TypedDict, total=False):
     truncation_strategy: TruncationStrategy
     tool_choice: ToolChoice
     parallel_tool_calls: bool
+    #: None: as the model likes, whatever the assistant says.
     response_format: ResponseFormat | None
     reasoning_effort: str | None
     ttl_seconds: float | None
@@ -148,7 +149,7 @@ def build_run(
         truncation_strategy=fields.get("truncation_strategy", TruncationStrategy()),
         tool_choice=fields.get("tool_choice", ToolChoice()),
         parallel_tool_calls=fields.get("parallel_tool_calls", True),
-        response_format=fields.get("response_format") or assistant.response_format,
+        response_format=fields.get("response_format", assistant.response_format),
         # Present and empty: the provider's own default, whatever the assistant says.
         reasoning_effort=_first(fields.get("reasoning_effort"), assistant.reasoning_effort) or None,
         expire_time=moment + timedelta(seconds=ttl),

@@ -335,6 +335,24 @@ async def test_waiting_run_ends_a_resumed_stream_and_takes_outputs_that_did_not_
     assert ahead.status_code == 400
 
 
+async def test_run_answers_in_the_form_that_it_asks_for_and_else_in_the_assistants(
+    http: httpx2.AsyncClient, script: Callable[..., Script]
+) -> None:
+    wanted = {"type": "json_object"}
+    own: list[object] = ["auto", {"type": "text"}]
+    asked = script(*(text("In prose.") for _ in own), text('{"n": 1}'), text('{"n": 1}'))
+    settings = {"model": asked.model, "response_format": wanted}
+    body = {"assistant_id": (await http.post("/assistants", json=settings)).json()["id"], "stream": True}
+    for form in own:
+        path = f"/threads/{await thread(http)}/runs"
+        run = (await streamed(http, path, {**body, "response_format": form}))[-2]
+        assert (run.name, run.data["response_format"]) == ("thread.run.completed", form), run.data["last_error"]
+    for more in ({}, {"response_format": None}):
+        run = (await streamed(http, f"/threads/{await thread(http)}/runs", {**body, **more}))[-2]
+        assert (run.name, run.data["response_format"]) == ("thread.run.completed", wanted), run.data["last_error"]
+    assert [request.body.get("response_format") for request in asked.requests] == [None, None, wanted, wanted]
+
+
 async def test_stream_goes_on_behind_a_call_that_was_answered(
     http: httpx2.AsyncClient, script: Callable[..., Script]
 ) -> None:

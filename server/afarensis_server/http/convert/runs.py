@@ -184,9 +184,10 @@ def run_fields(fields: Fields) -> tuple[RunFields, list[MessageFields]]:
         "tools": tools_value(fields),
         "truncation_strategy": truncation_value(fields),
         "tool_choice": tool_choice_value(fields),
-        "response_format": response_format_value(fields),
     }
     given |= {name: value for name, value in objects.items() if value is not None}
+    if fields.raw("response_format") is not None:
+        given["response_format"] = response_format_value(fields)
     if fields.has("metadata"):
         given["metadata"] = fields.metadata()
     return cast(RunFields, given), messages_value(fields, "additional_messages")
