@@ -258,7 +258,8 @@ class SessionExists(AlreadyExists, reason="SESSION_EXISTS"):
 
 
 class RequestIdReused(AlreadyExists, reason="REQUEST_ID_REUSED"):
-    """The request_id '{request_id}' was used before with a different request. Use a new one for each new request."""
+    """The request id (over HTTP: Idempotency-Key) '{request_id}' was used before with a different request. Use a new
+    one for each new request."""
 
 
 class CursorPastEnd(OutOfRange, reason="CURSOR_PAST_END"):

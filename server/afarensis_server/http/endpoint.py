@@ -18,11 +18,11 @@ from starlette.types import Receive, Scope, Send
 from ..calls import Calls, Tracked
 from ..domain.projects import DEFAULT_PROJECT
 from ..errors import DomainError
-from ..validation import Violations
 from .convert.values import Shape
-from .errors import Failure, Refused, failure_of, internal_failure
+from .errors import Failure, Found, Refused, failure_of, internal_failure
 from .fields import Fields, parse_object
 from .guard import Guard
+from .names import COMMON, Names
 
 _log = structlog.get_logger(__name__)
 
@@ -134,7 +134,7 @@ class Call:
                 )
             )
         try:
-            return Fields(parse_object(self._raw, self.limits.json_depth), Violations())
+            return Fields(parse_object(self._raw, self.limits.json_depth), Found())
         except ValueError as error:
             raise Refused(Failure(400, str(error))) from error
 
@@ -218,11 +218,12 @@ Handler = Callable[[Call], Awaitable[Response]]
 class Endpoint:
     """A handler as an ASGI application."""
 
-    def __init__(self, handler: Handler, calls: Calls, limits: HttpLimits, guard: Guard) -> None:
+    def __init__(self, handler: Handler, calls: Calls, limits: HttpLimits, guard: Guard, names: Names) -> None:
         self._handler = handler
         self._calls = calls
         self._limits = limits
         self._guard = guard
+        self._names = (*names, *COMMON)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
@@ -274,27 +275,26 @@ class Endpoint:
                 if response.failed is None:
                     # It cannot say that it failed but by breaking off.
                     raise
-                piece = response.failed(_failure(error, request, request_id))
+                piece = response.failed(self._failure(error, request, request_id))
                 await send({"type": "http.response.body", "body": piece, "more_body": False})
                 return
-            response = _failed(_failure(error, request, request_id))
+            response = _failed(self._failure(error, request, request_id))
         # It no longer counts: who reads slowly keeps nobody out either.
         await response(request.scope, request.receive, send)
+
+    def _failure(self, error: Exception, request: Request, request_id: str) -> Failure:
+        match error:
+            case Refused():
+                return error.failure
+            case DomainError():
+                return failure_of(error, self._names)
+            case _:
+                _log.error("defect", path=request.url.path, exc_info=error)
+                return internal_failure(request_id)
 
 
 def _failed(failure: Failure) -> JsonResponse:
     return JsonResponse(failure.envelope, failure.status, headers=dict(failure.headers))
-
-
-def _failure(error: Exception, request: Request, request_id: str) -> Failure:
-    match error:
-        case Refused():
-            return error.failure
-        case DomainError():
-            return failure_of(error)
-        case _:
-            _log.error("defect", path=request.url.path, exc_info=error)
-            return internal_failure(request_id)
 
 
 def _shape(request: Request) -> Shape:

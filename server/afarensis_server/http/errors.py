@@ -1,7 +1,7 @@
 """The one table from domain errors to HTTP statuses, and the envelope they come in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ..errors import (
     AlreadyExists,
@@ -17,13 +17,14 @@ from ..errors import (
     Unavailable,
     Unimplemented,
 )
-from ..validation import Reason
+from ..validation import Reason, Violations
+from .names import Names, named
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
 RATE_LIMIT = "rate_limit_error"
 
-#: Violations that a message tells of.
+#: Violations that a message tells of: as many as anyone reads at once.
 _MOST_TOLD = 20
 #: A kind of error, its status, and its type in the envelope. The first that fits counts.
 _KINDS: tuple[tuple[type[DomainError], int, str], ...] = (
@@ -72,8 +73,19 @@ class Refused(Exception):
         self.failure = failure
 
 
-def failure_of(error: DomainError) -> Failure:
-    """The answer of a domain error."""
+class Found(Violations):
+    """Collects what is wrong with a request, in the words of this wire, before any noun hears of it."""
+
+    def check(self) -> None:
+        """Raise Refused if there is any violation."""
+        try:
+            super().check()
+        except InvalidFields as error:
+            raise Refused(failure_of(error)) from error
+
+
+def failure_of(error: DomainError, names: Names = ()) -> Failure:
+    """The answer of a domain error; ``names``: what its fields are called here."""
     status, kind = next(
         ((status, name) for base, status, name in _KINDS if isinstance(error, base)), (500, SERVER_ERROR)
     )
@@ -81,35 +93,13 @@ def failure_of(error: DomainError) -> Failure:
     if isinstance(error, ResourceExhausted | Unavailable) and error.retry_seconds is not None:
         headers["retry-after"] = str(max(1, round(error.retry_seconds)))
     if isinstance(error, InvalidArgument) and error.violations:
-        first = error.violations[0]
-        code = _CODES.get(first.reason, "invalid_value")
-        return Failure(status, _in_short(error), kind, first.field or None, code, headers)
+        told = [named(violation, names) for violation in error.violations[:_MOST_TOLD]]
+        text = " ".join(violation.description for violation in told)
+        if more := len(error.violations) - len(told):
+            text += f" And {more} more."
+        code = _CODES.get(told[0].reason, "invalid_value")
+        return Failure(status, text, kind, told[0].field or None, code, headers)
     return Failure(status, str(error), kind, headers=headers)
-
-
-def _in_short(error: InvalidArgument) -> str:
-    """What is wrong, as far as anyone reads it at once."""
-    more = len(error.violations) - _MOST_TOLD
-    if more <= 0:
-        return str(error)
-    told = " ".join(violation.description for violation in error.violations[:_MOST_TOLD])
-    return f"{told} And {more} more."
-
-
-def renamed(error: InvalidFields, names: Mapping[str, str]) -> InvalidFields:
-    """The same, with some fields called otherwise."""
-    return InvalidFields(
-        [
-            replace(
-                violation,
-                field=names.get(violation.field, violation.field),
-                description=violation.description.replace(
-                    f"'{violation.field}'", f"'{names.get(violation.field, violation.field)}'"
-                ),
-            )
-            for violation in error.violations
-        ]
-    )
 
 
 def internal_failure(request_id: str) -> Failure:

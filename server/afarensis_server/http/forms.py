@@ -10,17 +10,14 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from ..domain.files import FilePurpose
-from ..errors import InvalidFields
 from ..files.service import UploadHead
 from ..validation import Reason, Violations, echo
 from .endpoint import Call, too_large
-from .errors import Failure, Refused, renamed
+from .errors import Failure, Found, Refused
 
 _PURPOSES = ("assistants", "vision", "user_data")
 _ANCHOR, _SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 _FIELDS = ("file", "purpose", _ANCHOR, _SECONDS)
-#: What the fields of a file are called in a form.
-_NAMES = {"media_type": "content_type", "ttl": _SECONDS}
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _CHUNK = 1024 * 1024
 
@@ -56,8 +53,8 @@ async def read_form(call: Call, file_bytes: int) -> FormData:
 
 
 def upload_of(form: FormData) -> tuple[UploadHead, UploadFile]:
-    """A file, and what the form says about it. Raises InvalidFields."""
-    found = Violations()
+    """A file, and what the form says about it. Raises Refused."""
+    found = Found()
     for name in form:
         if name not in _FIELDS:
             found.add(echo(name), Reason.UNKNOWN, f"Unknown parameter: '{echo(name)}'.")
@@ -97,8 +94,8 @@ def _ttl(form: FormData, found: Violations) -> int | None:
 
 
 def upload_in(form: FormData, name: str = "file") -> tuple[str, AsyncIterator[bytes]]:
-    """The name and the content of the form's file, the only thing in it. Raises InvalidFields."""
-    found = Violations()
+    """The name and the content of the form's file, the only thing in it. Raises Refused."""
+    found = Found()
     content = form.get(name)
     if not isinstance(content, UploadFile):
         found.required(name)
@@ -110,11 +107,6 @@ def upload_in(form: FormData, name: str = "file") -> tuple[str, AsyncIterator[by
 async def chunks_of(content: UploadFile) -> AsyncIterator[bytes]:
     while chunk := await content.read(_CHUNK):
         yield chunk
-
-
-def as_in_form(error: InvalidFields) -> InvalidFields:
-    """The same, with the fields' names in a form."""
-    return renamed(error, _NAMES)
 
 
 class _Parser(MultiPartParser):

@@ -5,9 +5,10 @@ from typing import TypeVar
 
 from ..ids import Prefix, is_id
 from ..store.pages import Listed, Page, PageRequest
-from ..validation import Reason, Violations, echo
+from ..validation import Reason, echo
 from .convert.values import Json
 from .endpoint import Call
+from .errors import Found
 
 T = TypeVar("T", bound=Listed)
 
@@ -15,8 +16,8 @@ _ORDERS = {None: True, "": True, "desc": True, "asc": False}
 
 
 def size_and_order(call: Call, maximum: int, default: int) -> tuple[int, bool]:
-    """How many items the query asks for, and whether it wants the last ones first. Raises InvalidFields."""
-    found = Violations()
+    """How many items the query asks for, and whether it wants the last ones first. Raises Refused."""
+    found = Found()
     given = call.query("limit")
     size = default
     if given:
@@ -38,10 +39,10 @@ def page_request(call: Call, prefix: Prefix, maximum: int = 100, default: int = 
     """The page that the query asks for: ``limit``, ``order``, and ids as ``after`` and ``before``.
 
     These have to begin with ``prefix``. They are places in the list, whatever became of their objects: clients delete
-    what they walk through. Raises InvalidFields.
+    what they walk through. Raises Refused.
     """
     size, is_descending = size_and_order(call, maximum, default)
-    found = Violations()
+    found = Found()
     positions = {name: call.query(name) or "" for name in ("after", "before")}
     for name, given in positions.items():
         if given and not is_id(given, prefix):
@@ -50,7 +51,7 @@ def page_request(call: Call, prefix: Prefix, maximum: int = 100, default: int = 
     return PageRequest(size, descending=is_descending, **positions)
 
 
-def refuse_position(found: Violations, name: str, given: str, prefix: str) -> None:
+def refuse_position(found: Found, name: str, given: str, prefix: str) -> None:
     """Note that what stands for a place in a list is no id of what is listed."""
     text = f"Invalid '{name}': '{echo(given)}'. Expected an ID of this list, which begins with '{prefix}'."
     found.add(name, Reason.INVALID_VALUE, text)

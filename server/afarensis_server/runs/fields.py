@@ -93,7 +93,7 @@ def check_run(violations: Violations, fields: RunFields, limits: RunLimits) -> N
             violations.required("truncation_strategy.last_messages")
         violations.number("truncation_strategy.last_messages", strategy.last_messages, minimum=1)
     elif strategy.last_messages is not None:
-        text = "Invalid 'truncation_strategy.last_messages': only allowed with the type LAST_MESSAGES."
+        text = "Invalid 'truncation_strategy.last_messages': only allowed where the prompt is cut to the last messages."
         violations.add("truncation_strategy.last_messages", Reason.INVALID_VALUE, text)
 
 

@@ -115,11 +115,16 @@ class Runs:
         fields: RunFields,
         additional_messages: Sequence[MessageFields] = (),
         request_id: str = "",
+        *,
+        under: str = "run",
     ) -> tuple[Thread, Run]:
-        """Create a thread with its messages and queue a run on it: all of it or nothing."""
+        """Create a thread with its messages and queue a run on it: all of it or nothing.
+
+        ``under`` is the path of the run's fields, in the words of its violations.
+        """
         violations = Violations(self._limits.shared)
         self._threads.check_new(violations.under("thread"), thread_fields, messages)
-        self._check(violations.under("run"), fields, additional_messages, "")
+        self._check(violations.under(under) if under else violations, fields, additional_messages, "")
         check_request_id(violations, request_id)
         violations.check()
 

@@ -1,6 +1,7 @@
 """What the HTTP edge refuses, and in which words."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -261,11 +262,65 @@ async def test_same_request_twice_makes_one_object(http: httpx2.AsyncClient) -> 
 
 
 async def test_fields_of_a_run_beside_its_thread_are_named_as_they_were_given(http: httpx2.AsyncClient) -> None:
-    body = {"assistant_id": "asst_x", "temperature": 3, "thread": {"messages": [{"role": "user", "content": ""}]}}
-    message, _, _ = told(await http.post("/threads/runs", json=body))
-    assert "'temperature'" in message
-    assert "'thread.messages[0].text'" in message
-    assert "'run." not in message
+    long = [{"role": "user", "content": "x" * 256_001}]
+    body = {"assistant_id": "asst_x", "temperature": 3, "thread": {"messages": long}, "additional_messages": long}
+    message, param, _ = told(await http.post("/threads/runs", json=body))
+    assert param == "thread.messages[0].content"
+    for name in (param, "temperature", "additional_messages[0].content"):
+        assert f"Invalid '{name}'" in message
+
+
+NOT_JSON = {"x": float("nan")}
+FUNCTION = {"type": "function", "function": {"name": "f", "parameters": NOT_JSON}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/assistants", {"model": "direct", "tools": [FUNCTION]}, "tools[0].function.parameters"),
+        (
+            "/assistants",
+            {
+                "model": "direct",
+                "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": NOT_JSON}},
+            },
+            "response_format.json_schema.schema",
+        ),
+        ("/threads", {"messages": [{"role": "user"}]}, "messages[0].content"),
+        ("/threads", {"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
+        ("/threads", {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+        ("/threads", {"messages": [{"role": "user", "content": "x" * 256_001}]}, "messages[0].content"),
+    ],
+)
+async def test_fields_that_grpc_calls_otherwise_are_named_as_they_were_sent(
+    http: httpx2.AsyncClient, path: str, body: object, param: str
+) -> None:
+    answer = await http.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
+    message, named, _ = told(answer)
+    assert named == param
+    # To its end, and nothing else: neither what is below it nor another name.
+    assert [part for part in message.split("'") if part.startswith(param.partition("[")[0])] == [param]
+    assert "'text'" not in message.replace(f"'{param}'", "")
+
+
+async def test_words_of_grpc_alone_do_not_reach_http(http: httpx2.AsyncClient) -> None:
+    long = await http.post("/threads", json={}, headers={"Idempotency-Key": "k" * 129})
+    message, param, _ = told(long)
+    assert param == "Idempotency-Key"
+    assert message.startswith("Invalid 'Idempotency-Key': string too long.")
+    key = {"Idempotency-Key": "http-changed"}
+    await http.post("/threads", json={}, headers=key)
+    assert "Idempotency-Key" in told(await http.post("/threads", json={"metadata": {"a": "b"}}, headers=key), 409)[0]
+    body = {"assistant_id": "asst_x", "truncation_strategy": {"type": "auto", "last_messages": 3}}
+    message, param, _ = told(await http.post("/threads/thread_x/runs", json=body))
+    assert param == "truncation_strategy.last_messages"
+    assert "LAST_MESSAGES" not in message
+
+
+async def test_unknown_fields_keep_the_names_that_they_came_with(http: httpx2.AsyncClient) -> None:
+    for path, name in (("/threads/runs", "run.model"), ("/threads", "request_id"), ("/uploads", "ttl")):
+        message, _, _ = told(await http.post(path, json={name: 1}))
+        assert f"Unknown parameter: '{name}'." in message
 
 
 async def test_bodies_of_wrong_fields_are_told_of_in_short(http: httpx2.AsyncClient) -> None:

@@ -164,7 +164,7 @@ async def test_repeated_request_gives_the_thread_it_created(threads: Threads) ->
     created = await asyncio.gather(*(threads.create(PROJECT, {}, [{"text": "a"}], "r1") for _ in range(4)))
     assert len({thread.id for thread in created}) == 1
     assert len((await threads.list_messages(PROJECT, created[0].id, PAGE)).items) == 1
-    with pytest.raises(RequestIdReused, match="request_id 'r1' was used before"):
+    with pytest.raises(RequestIdReused, match="'r1' was used before"):
         await threads.create(PROJECT, {}, [{"text": "b"}], "r1")
     assert (await threads.create("theirs", {}, [{"text": "b"}], "r1")).id != created[0].id
 

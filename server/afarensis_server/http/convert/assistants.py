@@ -38,7 +38,7 @@ def assistant_json(assistant: Assistant, shape: Shape) -> Json:
 
 
 def assistant_fields(fields: Fields, *, new: bool) -> AssistantFields:
-    """The fields that a request gives; of an update, null clears them. Raises InvalidFields."""
+    """The fields that a request gives; of an update, null clears them. Raises Refused."""
     given: dict[str, object] = {}
     for name in _STRINGS:
         if fields.has(name):

@@ -60,7 +60,7 @@ def path_of(file_id: str) -> str | None:
 
 
 def container_wishes(fields: Fields, settings: SessionSettings) -> tuple[list[str], SessionWishes]:
-    """The files of a container to create, and what else its creator chooses. Raises InvalidFields."""
+    """The files of a container to create, and what else its creator chooses. Raises Refused."""
     found = fields.found
     name = fields.string("name") or ""
     found.string("name", name, maximum=_NAME_CHARACTERS)

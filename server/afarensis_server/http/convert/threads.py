@@ -111,6 +111,8 @@ def message_fields(fields: Fields) -> MessageFields:
         given["content"] = tuple(part for part in parts if part is not None)
     elif content is not None:
         fields.mistyped("content", "one of a string or array of objects")
+    if content in (None, "", []):
+        fields.required("content")
     given["attachments"] = _attachments_value(fields)
     fields.finish()
     return given

@@ -2,16 +2,12 @@
 
 from ...domain.files import File, FilePurpose
 from ...domain.uploads import Upload, UploadPart
-from ...errors import InvalidFields
 from ...files.service import UploadHead
-from ..errors import renamed
 from ..fields import Fields
 from .files import file_json
 from .values import Json, seconds
 
 _PURPOSES = ("assistants", "vision", "user_data")
-#: What fields of a file are called here.
-_NAMES = {"media_type": "mime_type", "size_bytes": "bytes", "ttl": "expires_after.seconds"}
 
 
 def upload_json(upload: Upload, file: File | None = None) -> Json:
@@ -38,7 +34,7 @@ def part_json(part: UploadPart) -> Json:
 
 
 def upload_head(fields: Fields, request_id: str) -> UploadHead:
-    """What an upload announces. Raises InvalidFields."""
+    """What an upload announces. Raises Refused."""
     filename, size_bytes = fields.string("filename"), fields.integer("bytes")
     purpose, media_type = fields.choice("purpose", _PURPOSES), fields.string("mime_type") or ""
     for name in ("filename", "bytes", "purpose"):
@@ -62,8 +58,3 @@ def upload_head(fields: Fields, request_id: str) -> UploadHead:
         ttl_seconds=ttl,
         request_id=request_id,
     )
-
-
-def as_sent(error: InvalidFields) -> InvalidFields:
-    """The same, with the fields' names on this wire."""
-    return renamed(error, _NAMES)

@@ -13,7 +13,6 @@ from ...files.service import Files, UploadHead
 from ...ids import Prefix
 from ...sessions.data import SessionData
 from ...sessions.service import Sessions
-from ...validation import Violations
 from ..convert.containers import (
     FILE_PREFIX,
     container_file_json,
@@ -24,6 +23,7 @@ from ..convert.containers import (
 )
 from ..convert.values import deleted
 from ..endpoint import Call, JsonResponse, Streamed
+from ..errors import Found
 from ..forms import read_form, upload_in
 from ..lists import list_json, page_json, page_request, refuse_position, size_and_order
 from .table import Table
@@ -139,8 +139,8 @@ class ContainerRoutes:
 
 
 def _place(after: str) -> str:
-    """The path behind which a list is to go on, whether or not a file is there still. Raises InvalidFields."""
-    found = Violations()
+    """The path behind which a list is to go on, whether or not a file is there still. Raises Refused."""
+    found = Found()
     path = path_of(after)
     if path is None:
         refuse_position(found, "after", after, FILE_PREFIX)

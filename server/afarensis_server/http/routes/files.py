@@ -8,7 +8,6 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from ...domain.files import File, FilePurpose
-from ...errors import InvalidFields
 from ...files.blobs import BlobReader
 from ...files.links import Links
 from ...files.service import Files
@@ -17,8 +16,9 @@ from ..convert.files import file_json
 from ..convert.values import deleted
 from ..endpoint import Call, JsonResponse, Streamed
 from ..errors import Failure, Refused
-from ..forms import as_in_form, chunks_of, read_form, upload_of
+from ..forms import chunks_of, read_form, upload_of
 from ..lists import page_json, page_request
+from ..names import FILE_FORM
 from .table import Table
 
 #: What browsers show by themselves and cannot be made to run as a page.
@@ -35,7 +35,7 @@ class FileRoutes:
         self._page_files = page_files
 
     def add(self, table: Table) -> None:
-        table.add("/files", GET=self._list, POST=self._upload)
+        table.add("/files", FILE_FORM, GET=self._list, POST=self._upload)
         table.add("/files/{file_id}", GET=self._get, DELETE=self._delete)
         table.add("/files/{file_id}/content", GET=self._content)
         table.add("/files/{file_id}/links", POST=self._link)
@@ -47,8 +47,6 @@ class FileRoutes:
             head = replace(head, request_id=call.request_id)
             # The whole of it lies on the disk by now, and comes from there in pieces.
             file = await self._files.upload(call.project, head, chunks_of(content), under="")
-        except InvalidFields as error:
-            raise as_in_form(error) from error
         finally:
             await form.close()
         return JsonResponse(file_json(file))

@@ -1,11 +1,9 @@
 """Runs and run steps below /v1/threads."""
 
-from dataclasses import replace
-
 from starlette.responses import Response
 
 from ...domain.runs import Run, RunStatus, RunStep
-from ...errors import InvalidFields, RunNotFound, RunStepNotFound
+from ...errors import RunNotFound, RunStepNotFound
 from ...ids import Prefix
 from ...runs.service import Runs
 from ...runs.submitting import ToolOutput
@@ -67,12 +65,9 @@ class RunRoutes:
         fields, additional = run_fields(body)
         body.finish()
         body.found.check()
-        try:
-            _, run = await self._runs.create_with_thread(
-                call.project, thread_given, messages, fields, additional, call.request_id
-            )
-        except InvalidFields as error:
-            raise _at_the_top(error) from error
+        _, run = await self._runs.create_with_thread(
+            call.project, thread_given, messages, fields, additional, call.request_id, under=""
+        )
         return self._stream(call, run) if is_streamed else self._answer(call, run)
 
     async def _get(self, call: Call) -> Response:
@@ -161,20 +156,6 @@ def _is_streamed(call: Call, body: Fields) -> bool:
         return False
     call.becomes_stream()
     return True
-
-
-def _at_the_top(error: InvalidFields) -> InvalidFields:
-    """The same, with the run's fields where the wire has them: beside the thread, not below ``run``."""
-    return InvalidFields(
-        [
-            replace(
-                violation,
-                field=violation.field.removeprefix("run."),
-                description=violation.description.replace("'run.", "'"),
-            )
-            for violation in error.violations
-        ]
-    )
 
 
 def _output_value(fields: Fields) -> ToolOutput:

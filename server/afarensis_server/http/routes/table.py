@@ -10,6 +10,7 @@ from ...calls import Calls
 from ..endpoint import Call, Endpoint, Handler, HttpLimits
 from ..errors import Failure, Refused
 from ..guard import Guard
+from ..names import Names
 
 Dispatch = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -26,9 +27,9 @@ class Table:
         self._guard = guard
         self._routes: list[Route] = []
 
-    def add(self, path: str, **handlers: Handler) -> None:
-        """The handlers of a path, by method."""
-        endpoints = {method: self._endpoint(handler) for method, handler in handlers.items()}
+    def add(self, path: str, names: Names = (), **handlers: Handler) -> None:
+        """The handlers of a path, by method; ``names``: what fields are called there, beside those that all share."""
+        endpoints = {method: self._endpoint(handler, names) for method, handler in handlers.items()}
         refused = self._endpoint(_refusing_all_but(sorted(endpoints)))
 
         async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,8 +50,8 @@ class Table:
 
         return Router(routes=self._routes, default=default, redirect_slashes=False)
 
-    def _endpoint(self, handler: Handler) -> Endpoint:
-        return Endpoint(handler, self._calls, self._limits, self._guard)
+    def _endpoint(self, handler: Handler, names: Names = ()) -> Endpoint:
+        return Endpoint(handler, self._calls, self._limits, self._guard, names)
 
 
 class _Application:

@@ -107,7 +107,7 @@ class ThreadRoutes:
 
 
 def metadata_alone(body: Fields) -> dict[str, str] | None:
-    """The metadata of an update that can change nothing else; None when it is not given. Raises InvalidFields."""
+    """The metadata of an update that can change nothing else; None when it is not given. Raises Refused."""
     metadata = body.metadata() if body.has("metadata") else None
     body.finish()
     body.found.check()

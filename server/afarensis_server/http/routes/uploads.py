@@ -2,11 +2,11 @@
 
 from starlette.responses import Response
 
-from ...errors import InvalidFields
 from ...files.uploads import Uploads
-from ..convert.uploads import as_sent, part_json, upload_head, upload_json
+from ..convert.uploads import part_json, upload_head, upload_json
 from ..endpoint import Call, JsonResponse
 from ..forms import read_form, upload_in
+from ..names import UPLOAD
 from .table import Table
 
 
@@ -18,18 +18,14 @@ class UploadRoutes:
         self._part_bytes = part_bytes
 
     def add(self, table: Table) -> None:
-        table.add("/uploads", POST=self._create)
+        table.add("/uploads", UPLOAD, POST=self._create)
         table.add("/uploads/{upload_id}/parts", POST=self._add_part)
         table.add("/uploads/{upload_id}/complete", POST=self._complete)
         table.add("/uploads/{upload_id}/cancel", POST=self._cancel)
 
     async def _create(self, call: Call) -> Response:
         head = upload_head(await call.body(), call.request_id)
-        try:
-            upload = await self._uploads.create(call.project, head)
-        except InvalidFields as error:
-            raise as_sent(error) from error
-        return JsonResponse(upload_json(upload))
+        return JsonResponse(upload_json(await self._uploads.create(call.project, head)))
 
     async def _add_part(self, call: Call) -> Response:
         # Before all of it is received.
