@@ -179,6 +179,12 @@ class Violations:
         if problem:
             self.add(field, Reason.OUT_OF_RANGE_VALUE, f"Invalid '{self.path(field)}': {problem}.")
 
+    def unsupported(self, field: str, value: str, supported: Sequence[str]) -> None:
+        """Say that a value is none of those that there are."""
+        *others, last = (f"'{one}'" for one in supported)
+        listed = f"{', '.join(others)}{',' if len(others) > 1 else ''} and {last}" if others else last
+        self.add(field, Reason.INVALID_VALUE, f"Invalid value: '{echo(value)}'. Supported values are: {listed}.")
+
     def count(self, field: str, items: Sequence[object], *, maximum: int) -> None:
         """Check the number of items of a list."""
         if len(items) > maximum:

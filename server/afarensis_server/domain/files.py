@@ -13,6 +13,10 @@ class FilePurpose(StrEnum):
     ASSISTANTS_OUTPUT = "assistants_output"
 
 
+#: What clients upload files for.
+UPLOAD_PURPOSES = (FilePurpose.ASSISTANTS, FilePurpose.VISION, FilePurpose.USER_DATA)
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """A named, verified, immutable file. Files of equal content share one blob, named by its SHA-256."""

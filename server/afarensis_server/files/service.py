@@ -10,14 +10,14 @@ from types import TracebackType
 from typing import Self
 
 from .. import clock, ids
-from ..domain.files import File, FilePurpose
+from ..domain.files import UPLOAD_PURPOSES, File, FilePurpose
 from ..errors import ContentMismatch, FileNotFound, FileTooLarge, OffsetPastEnd
 from ..store import files, requests
 from ..store.database import Database
 from ..store.pages import Page, PageRequest
 from ..store.writer import Transaction
 from ..uninterrupted import to_the_end
-from ..validation import Reason, SharedLimits, Violations, check_page_size, check_request_id
+from ..validation import SharedLimits, Violations, check_page_size, check_request_id
 from .blobs import BlobReader, BlobStore, StagedBlob
 from .contents import Contents
 from .expiry import Expiry
@@ -140,12 +140,8 @@ class Files:
     def check(self, violations: Violations, head: UploadHead) -> None:
         """Check what is said about a file."""
         check_filename(violations, "filename", head.filename)
-        if head.purpose is FilePurpose.ASSISTANTS_OUTPUT:
-            violations.add(
-                "purpose",
-                Reason.INVALID_VALUE,
-                f"Invalid value: '{head.purpose}'. Supported values are: 'assistants', 'vision', and 'user_data'.",
-            )
+        if head.purpose not in UPLOAD_PURPOSES:
+            violations.unsupported("purpose", head.purpose, UPLOAD_PURPOSES)
         check_media_type(violations, "media_type", head.media_type)
         violations.string("sha256", head.sha256, pattern=_SHA256)
         violations.number("size_bytes", head.size_bytes, minimum=0)

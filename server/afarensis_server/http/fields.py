@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, cast
 
@@ -114,7 +114,7 @@ class Fields:
                 self._say_mistyped(f"metadata.{echo(key)}", "a string", item)
         return {key: item for key, item in value.items() if isinstance(item, str)}
 
-    def choice(self, name: str, supported: tuple[str, ...], default: str | None = None) -> str | None:
+    def choice(self, name: str, supported: Sequence[str], default: str | None = None) -> str | None:
         """One of some strings."""
         value = self.string(name)
         if value is None:
@@ -124,13 +124,8 @@ class Fields:
             return default
         return value
 
-    def unsupported(self, name: str, value: str, supported: tuple[str, ...]) -> None:
-        quoted = [f"'{one}'" for one in supported]
-        listed = quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])}, and {quoted[-1]}"
-        if len(quoted) == 2:
-            listed = " and ".join(quoted)
-        text = f"Invalid value: '{echo(value)}'. Supported values are: {listed}."
-        self.found.add(self.path + name, Reason.INVALID_VALUE, text)
+    def unsupported(self, name: str, value: str, supported: Sequence[str]) -> None:
+        self.found.unsupported(self.path + name, value, supported)
 
     def mistyped(self, name: str, expected: str) -> None:
         """Say that a field has the wrong type."""

@@ -9,13 +9,12 @@ from typing import cast
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from ..domain.files import FilePurpose
+from ..domain.files import UPLOAD_PURPOSES, FilePurpose
 from ..files.service import UploadHead
 from ..validation import Reason, Violations, echo
 from .endpoint import Call, too_large
 from .errors import Failure, Found, Refused
 
-_PURPOSES = ("assistants", "vision", "user_data")
 _ANCHOR, _SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 _FIELDS = ("file", "purpose", _ANCHOR, _SECONDS)
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
@@ -63,10 +62,8 @@ def upload_of(form: FormData) -> tuple[UploadHead, UploadFile]:
         found.required("file")
     if not purpose:
         found.required("purpose")
-    elif purpose not in _PURPOSES:
-        listed = ", ".join(f"'{name}'" for name in _PURPOSES)
-        text = f"Invalid value: '{echo(str(purpose))}'. Supported values are: {listed}."
-        found.add("purpose", Reason.INVALID_VALUE, text)
+    elif purpose not in UPLOAD_PURPOSES:
+        found.unsupported("purpose", str(purpose), UPLOAD_PURPOSES)
     seconds = _ttl(form, found)
     found.check()
     assert isinstance(content, UploadFile)
@@ -80,8 +77,7 @@ def _ttl(form: FormData, found: Violations) -> int | None:
     """After how many seconds the file is to be deleted."""
     anchor, given = form.get(_ANCHOR), form.get(_SECONDS)
     if anchor not in (None, "created_at"):
-        text = f"Invalid value: '{echo(str(anchor))}'. Supported values are: 'created_at'."
-        found.add(_ANCHOR, Reason.INVALID_VALUE, text)
+        found.unsupported(_ANCHOR, str(anchor), ("created_at",))
     if given is None:
         if anchor is not None:
             found.required(_SECONDS)

@@ -29,8 +29,7 @@ def size_and_order(call: Call, maximum: int, default: int) -> tuple[int, bool]:
             found.add("limit", Reason.INVALID_TYPE, text)
     order = call.query("order")
     if order not in _ORDERS:
-        text = f"Invalid value: '{echo(order or '')}'. Supported values are: 'asc' and 'desc'."
-        found.add("order", Reason.INVALID_VALUE, text)
+        found.unsupported("order", order or "", ("asc", "desc"))
     found.check()
     return size, _ORDERS[order]
 

@@ -122,8 +122,7 @@ def _check_part(violations: Violations, field: str, part: MessageContent, limits
 
 def _check_detail(violations: Violations, field: str, detail: str | None) -> None:
     if detail is not None and detail not in _IMAGE_DETAILS:
-        text = f"Invalid value: '{echo(detail)}'. Supported values are: 'auto', 'low', and 'high'."
-        violations.add(field, Reason.INVALID_VALUE, text)
+        violations.unsupported(field, detail, _IMAGE_DETAILS)
 
 
 def _check_image_url(violations: Violations, field: str, url: str, limits: ThreadLimits) -> None:

@@ -168,7 +168,7 @@ async def test_uploads_need_a_file_and_a_purpose(http: httpx2.AsyncClient) -> No
     message, param, _ = told(await http.post("/files", data={"purpose": "assistants"}, files={"other": ("a", b"x")}))
     assert (param, "Missing required parameter: 'file'." in message) == ("other", True)
     wrong = await http.post("/files", data={"purpose": "fine-tune"}, files={"file": ("a", b"x")})
-    expected = "Invalid value: 'fine-tune'. Supported values are: 'assistants', 'vision', 'user_data'."
+    expected = "Invalid value: 'fine-tune'. Supported values are: 'assistants', 'vision', and 'user_data'."
     assert told(wrong) == (expected, "purpose", "invalid_value")
     nameless = await http.post("/files", data={"purpose": "assistants"}, files={"file": ("a/b", b"x")})
     assert told(nameless)[1] == "filename"

@@ -6,11 +6,9 @@ from ...assistants.service import AssistantFields
 from ...domain.assistants import Assistant
 from ..fields import Fields
 from .tools import resources_json, resources_value, response_format_json, response_format_value, tool_json, tools_value
-from .values import Json, Shape, seconds
+from .values import SAMPLING, Json, Shape, seconds
 
 _STRINGS = ("name", "description", "instructions", "reasoning_effort")
-#: What the original gave where nothing had been said.
-_SAMPLING = 1.0
 
 
 def assistant_json(assistant: Assistant, shape: Shape) -> Json:
@@ -30,8 +28,8 @@ def assistant_json(assistant: Assistant, shape: Shape) -> Json:
         found["tool_resources"] = resources_json(assistant.tool_resources, assistant.tools)
     return found | {
         "metadata": dict(assistant.metadata),
-        "temperature": _SAMPLING if assistant.temperature is None else assistant.temperature,
-        "top_p": _SAMPLING if assistant.top_p is None else assistant.top_p,
+        "temperature": SAMPLING if assistant.temperature is None else assistant.temperature,
+        "top_p": SAMPLING if assistant.top_p is None else assistant.top_p,
         "response_format": response_format_json(assistant.response_format),
         "reasoning_effort": assistant.reasoning_effort,
     }

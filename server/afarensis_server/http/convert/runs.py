@@ -30,11 +30,9 @@ from .tools import (
     truncation_value,
     usage_json,
 )
-from .values import Json, Shape, seconds
+from .values import SAMPLING, Json, Shape, seconds
 
 _STRINGS = ("assistant_id", "model", "instructions", "additional_instructions", "reasoning_effort")
-#: What the original gave where nothing had been said.
-_SAMPLING = 1.0
 
 
 def run_json(run: Run, shape: Shape) -> Json:
@@ -63,8 +61,8 @@ def run_json(run: Run, shape: Shape) -> Json:
         found["tool_resources"] = resources_json(run.tool_resources, run.tools)
     return found | {
         "metadata": dict(run.metadata),
-        "temperature": _SAMPLING if run.temperature is None else run.temperature,
-        "top_p": _SAMPLING if run.top_p is None else run.top_p,
+        "temperature": SAMPLING if run.temperature is None else run.temperature,
+        "top_p": SAMPLING if run.top_p is None else run.top_p,
         "reasoning_effort": run.reasoning_effort,
         "max_completion_tokens": run.max_completion_tokens,
         "max_prompt_tokens": run.max_prompt_tokens,

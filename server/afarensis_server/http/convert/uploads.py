@@ -1,13 +1,11 @@
 """Uploads and their parts."""
 
-from ...domain.files import File, FilePurpose
+from ...domain.files import UPLOAD_PURPOSES, File, FilePurpose
 from ...domain.uploads import Upload, UploadPart
 from ...files.service import UploadHead
 from ..fields import Fields
 from .files import file_json
 from .values import Json, seconds
-
-_PURPOSES = ("assistants", "vision", "user_data")
 
 
 def upload_json(upload: Upload, file: File | None = None) -> Json:
@@ -36,7 +34,7 @@ def part_json(part: UploadPart) -> Json:
 def upload_head(fields: Fields, request_id: str) -> UploadHead:
     """What an upload announces. Raises Refused."""
     filename, size_bytes = fields.string("filename"), fields.integer("bytes")
-    purpose, media_type = fields.choice("purpose", _PURPOSES), fields.string("mime_type") or ""
+    purpose, media_type = fields.choice("purpose", UPLOAD_PURPOSES), fields.string("mime_type") or ""
     for name in ("filename", "bytes", "purpose"):
         if fields.raw(name) is None:
             fields.required(name)

@@ -3,6 +3,8 @@
 from datetime import datetime
 from enum import StrEnum
 
+#: What the original gave for a temperature and a `top_p` where nothing had been said.
+SAMPLING = 1.0
 #: A JSON object that goes to a client.
 Json = dict[str, object]
 
