@@ -76,6 +76,10 @@ async def _pieces(
             written = writer.write(item)
             if item.sequence <= after_sequence:
                 continue
+            if not written:
+                # It has no form here, and with more like it the connection would look dead.
+                yield _BEAT
+                continue
             # Asked before it is told: who answers it at once does not change where this stream ends.
             waits = item.type is EventType.RUN_REQUIRES_ACTION and await runs.waits_at(project, run_id, item.sequence)
             # Only the last one is a place to go on from.
