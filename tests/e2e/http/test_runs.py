@@ -185,13 +185,13 @@ async def test_stream_tells_a_run_in_the_documented_order(
 async def test_stream_is_not_silent_while_events_have_no_form_in_it(
     http: httpx2.AsyncClient, script: Callable[..., Script]
 ) -> None:
-    """Changes of files have none. A proxy that sees nothing for long closes the connection."""
+    """Changes of files have none, nor has the end of code. A proxy that sees nothing for long closes the connection."""
     model = script(code("open('made.txt', 'w').write('x')"), text("Made.")).model
     body = {"assistant_id": await assistant(http, model), "stream": True}
     async with http.stream("POST", f"/threads/{await thread(http)}/runs", json=body) as response:
         lines = [line async for line in response.aiter_lines()]
     # One begins the stream; the next would come after 15 seconds without any event.
-    assert [line for line in lines if line.startswith(":")] == [": still here"] * 2
+    assert lines.count(": still here") > 1
     assert "event: thread.run.completed" in lines
 
 
