@@ -195,6 +195,25 @@ async def test_stream_is_not_silent_while_events_have_no_form_in_it(
     assert "event: thread.run.completed" in lines
 
 
+async def test_sdk_streams_a_run_of_code_and_passes_over_what_keeps_the_connection_alive(
+    sdk: AsyncOpenAI, script: Callable[..., Script]
+) -> None:
+    model = script(code("print(6 * 7)\nopen('made.txt', 'w').close()"), text("Made.")).model
+    made = await sdk.beta.assistants.create(model=model, tools=[{"type": "code_interpreter"}])
+    begun = await sdk.beta.threads.create(messages=[{"role": "user", "content": "Make it."}])
+    async with sdk.beta.threads.runs.stream(thread_id=begun.id, assistant_id=made.id) as stream:
+        names = [event.event async for event in stream]
+    assert names[-1] == "thread.run.completed"
+    (step, _) = await stream.get_final_run_steps()
+    assert step.step_details.type == "tool_calls"
+    (made_call,) = step.step_details.tool_calls
+    assert made_call.type == "code_interpreter"
+    assert [output.logs for output in made_call.code_interpreter.outputs if output.type == "logs"] == ["42\n"]
+    assert [part.text.value for part in (await stream.get_final_messages())[0].content if part.type == "text"] == [
+        "Made."
+    ]
+
+
 async def test_new_thread_comes_first_in_its_stream(http: httpx2.AsyncClient, script: Callable[..., Script]) -> None:
     body = {
         "assistant_id": await assistant(http, script(text("Hello.")).model),
