@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.on_docker]
         "control.sendall(shown([{'media_type': 'a', 'length': -5}]))",
         "control.sendall(shown([{'media_type': 'a', 'length': 1e9}]))",
         "control.sendall(shown([], b'body'))",
+        "control.sendall(shown([{'media_type': 'text/plain', 'length': 1, 'text': True}], b'\\xff'))",
         "control.shutdown(socket.SHUT_RDWR)",
     ],
 )

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest_asyncio
 
 from afarensis_server.sandbox.driver import ExecutionStatus, SandboxSession
 from afarensis_server.sandbox.local import LocalSandbox
-from tests.support.sandbox import opened, run
+from tests.support.sandbox import SOCKET, opened, run
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
@@ -22,6 +24,7 @@ pytestmark = [
     pytest.mark.shares_session,
 ]
 
+_KERNEL = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
 #: Calls a system call by number; the name of its error, or what it returned.
 SYSCALL = """
 import ctypes, errno
@@ -236,6 +239,13 @@ sorted(set(kinds)), kinds.count("socket")
         ("cachestat", 451, (0, 0, 0, 0), "ENOSYS"),
         ("a pidfd of the server", 55, (3, 1, 77, 0, 0), "ENOPROTOOPT"),
         ("pidfds with the server's messages", 54, (3, 1, 76, 0, 0), "ENOPROTOOPT"),
+        ("the host's network interfaces", 16, (3, 0x8912, 0), "ENODEV"),
+        ("the last ioctl of sockets", 16, (3, 0x7FFF000089FF, 0), "ENODEV"),
+        ("a filter for a socket", 54, (3, 1, 26, 0, 0), "ENOPROTOOPT"),
+        ("a program for a socket", 54, (3, 1, 50, 0, 0), "ENOPROTOOPT"),
+        ("a filter for sockets that share a port", 54, (3, 1, 51, 0, 0), "ENOPROTOOPT"),
+        ("a filter for system calls", 157, (22, 2, 0, 0, 0), "EPERM"),
+        ("memory merged with others'", 157, (67, 1, 0, 0, 0), "EPERM"),
         ("a call that does not exist", 900, (0,), "ENOSYS"),
     ],
 )
@@ -244,6 +254,27 @@ async def test_dangerous_system_calls_are_refused(
 ) -> None:
     cell = await run(session, f"{SYSCALL}\ncall({number}, *{arguments})")
     assert cell.value == repr(answer), name
+
+
+@pytest.mark.on_local
+async def test_the_socket_to_the_server_takes_no_name_of_the_host_s(session: SandboxSession) -> None:
+    """It is of the server's network, where a name that code took would be missing."""
+    name = f"afarensis-{secrets.token_hex(8)}"
+    cell = await run(session, f"{SOCKET}\ncontrol.bind('\\0{name}')")
+    assert cell.result.error is not None
+    assert cell.result.error.value == "[Errno 22] Invalid argument"
+    with socket.socket(socket.AF_UNIX) as own:
+        own.bind(f"\0{name}")
+
+
+@pytest.mark.on_local
+@pytest.mark.skipif(_KERNEL < (6, 16), reason="sockets of older kernels cannot refuse descriptors: docs/security.md")
+async def test_no_descriptors_are_sent_to_the_server(session: SandboxSession) -> None:
+    """Those that it dropped would be let go of in its time, with all the memory that hangs on them."""
+    send = "control.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack('i', os.memfd_create('m')))])"
+    cell = await run(session, f"{SOCKET}\n{send}")
+    assert cell.result.error is not None
+    assert cell.result.error.name == "PermissionError"
 
 
 async def test_a_crash_starts_no_handler_of_the_host(session: SandboxSession) -> None:

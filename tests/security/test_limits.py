@@ -236,11 +236,12 @@ async def test_bytes_that_change_streams_are_not_an_event_each(session: SandboxS
     [
         "while True: os.write(1, b'x')",
         "while True: os.write(1, b'x'); os.write(2, b'x')",
+        "while True: os.write(1, b'x' * 65536)",
         "f = shown([{'media_type': 'a', 'length': 0}]) * 100\nwhile True: control.sendall(f)",
     ],
-    ids=["one stream", "both streams", "displays"],
+    ids=["one stream", "both streams", "more than is kept", "displays"],
 )
-async def test_a_flood_of_crumbs_takes_little_of_the_server(session: SandboxSession, flood: str) -> None:
+async def test_a_flood_of_what_is_of_no_use_takes_little_of_the_server(session: SandboxSession, flood: str) -> None:
     began = time.thread_time()
     cell = await run(session, f"{SOCKET}\n{flood}", timeout_seconds=3)
     assert cell.status is ExecutionStatus.TIMEOUT

@@ -17,8 +17,8 @@ from .errors import Failure
 _MEDIA_TYPE = "text/event-stream"
 _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _DONE = b"event: done\ndata: [DONE]\n\n"
-#: Clients pass over comments; what is between them and the server sees that the connection lives. An empty line behind it
-#: would be an event to the Python SDK, one without data.
+#: Clients pass over comments; what is between them and the server sees that the connection lives. With an empty line
+#: behind it, the Python SDK would take it for an event without data.
 _BEAT = b": still here\n"
 
 

@@ -103,7 +103,7 @@ class Execution(execution.Execution):
             header, body = frame
             match header["type"]:
                 case "output":
-                    self._pace.count(len(body))
+                    self._pace.count(0 if self.dropped_output_bytes else len(body))
                     named = header.get("stream")
                     stream = _STREAMS.get(named) if type(named) is int else None
                     if stream is None:

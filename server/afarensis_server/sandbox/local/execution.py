@@ -131,7 +131,8 @@ class Execution(execution.Execution):
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _WIDE)
         if not count:
             self._interpreter.forget(descriptor)  # closed by the code, and by all it started
-        self._pace.count(count)
+        # What is only dropped is read no faster than crumbs are, however large.
+        self._pace.count(0 if self.dropped_output_bytes else count)
         # All of it is taken before anybody else reads: there is one buffer for all executions.
         events.extend(self._outputs.feed(stream, _buffer[:count], time.monotonic()))
 

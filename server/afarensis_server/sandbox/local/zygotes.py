@@ -23,6 +23,8 @@ _HERE = Path(__file__).parents[1]
 _GUEST_CODE = _HERE / "guest"
 #: Bytes of a process's complaints that are read.
 _ERRORS_SIZE = 64 * 1024
+#: Whether a socket takes descriptors, since Linux 6.16.
+_SO_PASSRIGHTS = 83
 
 
 class Supervisor:
@@ -137,7 +139,7 @@ class Zygote:
 
     async def _fork(self, name: str, user: int, owner: int | None, entrances: Sequence[int]) -> Interpreter:
         assert self._peer is not None
-        ours, theirs = socket.socketpair()
+        ours, theirs = _connect()
         stdout, stdout_end = os.pipe()
         stderr, stderr_end = os.pipe()
         kept = [stdout, stderr]
@@ -198,3 +200,15 @@ class Zygote:
     def _end_if_idle(self) -> None:
         if self._retired and not self._interpreters and not self._spawning:
             self.kill()
+
+
+def _connect() -> tuple[socket.socket, socket.socket]:
+    """The server's and the guest's end of a control socket."""
+    ours, theirs = socket.socketpair()
+    # Both are of the server's network. An end that has a name, as the kernel gives it one here, can take no other: code
+    # would keep the host's programs from theirs.
+    theirs.bind("")
+    # Descriptors that come with a frame would be let go of on the event loop, with all the memory that hangs on them.
+    with contextlib.suppress(OSError):
+        ours.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+    return ours, theirs

@@ -37,7 +37,7 @@ ALLOWED = """
     sched_get_priority_min sched_rr_get_interval getcpu nanosleep clock_nanosleep clock_gettime clock_getres
     gettimeofday time alarm getitimer setitimer timer_create timer_settime timer_gettime timer_getoverrun
     timer_delete futex futex_waitv futex_wake futex_wait futex_requeue set_robust_list get_robust_list
-    set_tid_address restart_syscall rseq arch_prctl prctl getrandom connect accept accept4 bind listen sendto
+    set_tid_address restart_syscall rseq arch_prctl getrandom connect accept accept4 bind listen sendto
     recvfrom sendmsg recvmsg sendmmsg recvmmsg shutdown getsockname getpeername landlock_create_ruleset
     landlock_add_rule landlock_restrict_self
 """
@@ -65,6 +65,7 @@ CONDITIONAL = (
     "getsockopt",
     "setsockopt",
     "ioctl",
+    "prctl",
     "personality",
     "setrlimit",
     "prlimit64",
@@ -100,6 +101,14 @@ _PERSONALITIES = (0, 0xFFFFFFFF)
 _RLIMIT_CORE = 4
 #: Options of a socket, SO_PASSPIDFD and SO_PEERPIDFD, that give a handle of the process at its other end: the server.
 _PEER_HANDLES = (76, 77)
+#: Options, SO_ATTACH_FILTER and the like, that have the kernel translate programs: the host has one pool of memory for
+#: them.
+_SOCKET_FILTERS = (26, 50, 51, 52)
+#: From the first ioctl of sockets to the last: the one socket that is from outside would tell of the host's network.
+_SOCKET_IOCTLS = (0x8900, 0x8A00)
+#: Settings of a process that touch others: PR_SET_SECCOMP, by that pool and the host's log, PR_SCHED_CORE, and
+#: PR_SET_MEMORY_MERGE, which tells by its time what they have in memory.
+_HOST_SETTINGS = (22, 62, 67)
 
 Instruction = tuple[int, int, int, int]
 
@@ -142,6 +151,18 @@ def _without_bits(argument: int, bits: int, code: int) -> list[Instruction]:
     ]
 
 
+def _ioctls() -> list[Instruction]:
+    """Allow all but those of sockets, and those that put input into a terminal."""
+    first, end = _SOCKET_IOCTLS
+    return [
+        _instruction(_LOAD, _ARGUMENTS + 8),
+        _instruction(_JUMP_AT_LEAST, first, 0, 2),
+        _instruction(_JUMP_AT_LEAST, end, 1, 0),
+        *_refuse(errno.ENODEV),
+        *_except(1, _TERMINAL_INJECTIONS, errno.EPERM),
+    ]
+
+
 def _core_limit(resource: int, value: int | None) -> list[Instruction]:
     """Allow all but setting the limit of core files, by the arguments that name the limit and point to its new value.
 
@@ -175,8 +196,9 @@ def _rules(machine: str, *, memory_is_counted: bool) -> dict[int, list[Instructi
     # As `CONDITIONAL` names them.
     rules["clone"] = _without_bits(0, NAMESPACE_FLAGS, errno.EPERM)
     rules["socket"] = rules["socketpair"] = _only(0, (AF_UNIX,), errno.EAFNOSUPPORT)
-    rules["getsockopt"] = rules["setsockopt"] = _except(2, _PEER_HANDLES, errno.ENOPROTOOPT)
-    rules["ioctl"] = _except(1, _TERMINAL_INJECTIONS, errno.EPERM)
+    rules["getsockopt"] = rules["setsockopt"] = _except(2, (*_PEER_HANDLES, *_SOCKET_FILTERS), errno.ENOPROTOOPT)
+    rules["ioctl"] = _ioctls()
+    rules["prctl"] = _except(0, _HOST_SETTINGS, errno.EPERM)
     rules["personality"] = _only(0, _PERSONALITIES, errno.EPERM)
     rules["setrlimit"] = _core_limit(0, None)
     rules["prlimit64"] = _core_limit(1, 2)
