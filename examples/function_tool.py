@@ -13,6 +13,8 @@ def get_weather(city: str) -> str:
     return f"18 degrees and rain in {city}"
 
 
+if len(sys.argv) < 2:
+    sys.exit("Name a language model that the server has: function_tool.py MODEL [HOST:PORT]")
 with afarensis.connect(*sys.argv[2:]) as client:
     function = v1.FunctionTool(
         name="get_weather", description="The weather in a city now", parameters_json=json.dumps(SCHEMA)

@@ -45,6 +45,18 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Any setting; see `config reference`. May be repeated."),
 ]
+ListenOption = Annotated[
+    str | None, typer.Option("--listen", metavar="HOST:PORT", help="The address to serve on. [server.listen]")
+]
+HttpOption = Annotated[
+    str | None,
+    typer.Option(
+        "--http", metavar="HOST:PORT", help="The address to serve the Assistants API over HTTP on. [http.listen]"
+    ),
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data-dir", metavar="DIR", help="Where everything is kept. [server.data_dir]")
+]
 
 
 def main() -> None:
@@ -55,16 +67,9 @@ def main() -> None:
 @app.command()
 def serve(
     config: ConfigOption = None,
-    listen: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="The address to serve on. [server.listen]")
-    ] = None,
-    http: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="The address to serve the Assistants API over HTTP on. [http.listen]"),
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where everything is kept. [server.data_dir]")
-    ] = None,
+    listen: ListenOption = None,
+    http: HttpOption = None,
+    data_dir: DataOption = None,
     insecure_bind: Annotated[
         bool,
         typer.Option(
@@ -74,13 +79,7 @@ def serve(
     settings: SetOption = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends at once. Prints the address once calls are answered."""
-    flags: dict[str, Any] = {}
-    if listen is not None:
-        flags["server.listen"] = listen
-    if http is not None:
-        flags["http.listen"] = http
-    if data_dir is not None:
-        flags["server.data_dir"] = str(data_dir)
+    flags = _flags(listen, http, data_dir)
     if insecure_bind:
         flags["server.insecure_bind"] = True
     use_one_arena()
@@ -113,12 +112,19 @@ def serve(
 
 
 @app.command()
-def doctor(config: ConfigOption = None, settings: SetOption = None) -> None:
+def doctor(
+    config: ConfigOption = None,
+    listen: ListenOption = None,
+    http: HttpOption = None,
+    data_dir: DataOption = None,
+    settings: SetOption = None,
+) -> None:
     """Show whether the server could start here, and the layers of isolation that sessions get on this machine.
 
-    Fails when anything that is needed is missing.
+    Fails when anything that is needed is missing, such as what another server holds that runs already.
     """
-    loaded = _load(config, settings, {"sandbox.allow_missing_layers": True}).settings
+    flags = {**_flags(listen, http, data_dir), "sandbox.allow_missing_layers": True}
+    loaded = _load(config, settings, flags).settings
     configure_logs("error", loaded.server.log_format)
     from .app import open_driver
     from .doctor import Check, checks
@@ -206,6 +212,12 @@ def config_show(
 def config_reference() -> None:
     """Print the document that explains every setting, as Markdown."""
     typer.echo(configuration.reference(), nl=False)
+
+
+def _flags(listen: str | None, http: str | None, data_dir: Path | None) -> dict[str, Any]:
+    """The settings that flags of their own name."""
+    given = {"server.listen": listen, "http.listen": http, "server.data_dir": data_dir and str(data_dir)}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _load(config: Path | None, assignments: list[str] | None, flags: dict[str, Any]) -> Configuration:

@@ -280,7 +280,7 @@ def reference() -> str:
         "",
         "`afarensis-server config show` prints what is in effect and where each value comes from; `--toml` prints it",
         "as a file to start from. Sizes are bytes, or carry a unit: `512MiB`. This page is made by",
-        "`afarensis-server config reference`.",
+        "`afarensis-server config reference`. In a checkout the program is `.venv/bin/afarensis-server`.",
     ]
     for section, fields in sections():
         kind = Settings.model_fields[section].annotation
