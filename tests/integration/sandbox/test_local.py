@@ -20,6 +20,7 @@ from afarensis_server.sandbox.driver import (
     SessionSpec,
 )
 from afarensis_server.sandbox.local import CgroupMode, LocalSandbox
+from afarensis_server.sandbox.local.interpreter import unread_bytes
 from tests.support.sandbox import LIMITS, REPOSITORY, local, opened, process_of, run
 
 
@@ -63,6 +64,25 @@ async def test_code_that_is_ended_in_a_session_just_opened_keeps_its_state(tmp_p
                 assert isinstance(event, Result)
                 assert (event.status, event.state_lost) == (ExecutionStatus.INTERRUPTED, False)
                 assert (await run(session, "x")).value == "7"
+
+
+async def test_a_result_that_comes_after_the_kill_is_that_of_a_lost_interpreter(tmp_path: Path) -> None:
+    async with local(tmp_path) as driver, opened(driver) as session:
+        interpreter = session.place.interpreter  # type: ignore[attr-defined] # the local driver's
+        events = session.execute("print('begun', flush=True)\nimport time\ntime.sleep(0.1)", timeout_seconds=30)
+        assert isinstance(await anext(events), Output)
+        async with asyncio.timeout(20):
+            while not unread_bytes(interpreter.control.fileno()):  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0.01)
+        # Its result lies there when it is killed.
+        await session.interrupt(within_seconds=0.0)
+        async with asyncio.timeout(20):
+            while not interpreter.is_killed:  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0.01)
+        *_, result = [event async for event in events]
+        assert isinstance(result, Result)
+        assert (result.status, result.state_lost) == (ExecutionStatus.INTERRUPTED, True)
+        assert await session.prepare()
 
 
 async def test_a_dead_zygote_is_told_and_replaced(tmp_path: Path) -> None:

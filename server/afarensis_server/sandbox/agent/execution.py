@@ -50,6 +50,8 @@ class Execution:
         self._since = boot_time()
         #: The guest has said what the result is.
         self.has_result = False
+        #: The server had it killed: a result that was on its way came too late.
+        self.was_killed = False
         #: What was wrong with what the interpreter sent.
         self.broken: str | None = None
 
@@ -76,7 +78,7 @@ class Execution:
         if not interpreter.alive and not self.has_result:
             # There is not much of it, whether or not anybody has asked for that.
             self._drain()
-        return self.has_result or not interpreter.alive
+        return (self.has_result and not self.was_killed) or not interpreter.alive
 
     def find_finished(self) -> list[tuple[str, str, int]]:
         """The files that code which still runs has finished."""

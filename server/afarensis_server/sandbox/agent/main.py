@@ -165,6 +165,7 @@ class Agent:
         elif kind == "hard":
             execution.is_hard = True
         elif kind == "kill":
+            execution.was_killed = True
             interpreter.signal(signal.SIGKILL)
             if execution.is_hard:
                 self._kill_all()
@@ -278,7 +279,7 @@ class Agent:
         """Tell all about an execution that is over."""
         interpreter = self._interpreter
         assert interpreter is not None
-        ended = not interpreter.alive and not execution.has_result
+        ended = not interpreter.alive and (execution.was_killed or not execution.has_result)
         own = interpreter.cpu_seconds()
         if execution.is_hard and not ended and not execution.end_leftovers():
             self._kill_all()

@@ -42,6 +42,7 @@ class Execution(execution.Execution):
         self._guest = FrameBuffer(MAX_HEADER, MAX_BODY)
         self._call = self._connection.call("execute", request, window=window_bytes, request=number)
         self._told_hard = False
+        self._was_killed = False
         #: What the agent says at the end; empty when there was no end that it saw.
         self.account: dict[str, Any] = {}
 
@@ -85,6 +86,7 @@ class Execution(execution.Execution):
         self._call.send("interrupt", again=again)
 
     def _kill(self) -> None:
+        self._was_killed = True
         self._call.send("kill")
         self._deadline = self._loop.call_later(self._answer_seconds, self._give_up)
 
@@ -153,6 +155,9 @@ class Execution(execution.Execution):
         code = self.account.get("exit_code")
         if type(code) is int and -256 < code < 256:
             self.ending = Ending(code, 0.0)
+            if self._was_killed:
+                # A result that was on its way came too late: it tells of an interpreter that is no more.
+                self.result = None
         if self.result is None and self.ending is None:
             self.ending = Ending(-9, 0.0)
         broken = self.account.get("broken")

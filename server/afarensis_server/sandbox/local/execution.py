@@ -74,6 +74,9 @@ class Execution(execution.Execution):
         began = time.monotonic()
         events = self._read(ready)
         self._pace.worked(began)
+        if self._interpreter.is_killed:
+            # A result that was on its way came too late: it tells of an interpreter that is no more.
+            self.result = None
         ended = self._interpreter.pidfd in ready
         if ended and self.result is None:
             self.ending = await self._interpreter.ended()

@@ -49,7 +49,7 @@ class Interpreter:
         #: Its /tmp, once somebody asked for it.
         self._tmp = -1
         self._holders = 1
-        self._killed = False
+        self.is_killed = False
         #: What it had before it took code.
         self.own_threads: frozenset[str] = frozenset()
         #: The group whose limits bind it.
@@ -73,12 +73,12 @@ class Interpreter:
             signal.pidfd_send_signal(self.pidfd, 0)
         except ProcessLookupError:
             return False
-        return not self._killed and not self._ended.done()
+        return not self.is_killed and not self._ended.done()
 
     @property
     def is_silent(self) -> bool:
         """Whether it runs, and nothing came that was not asked for, as it must be before a request."""
-        if self._killed or self._ended.done() or not self.frames.is_empty:
+        if self.is_killed or self._ended.done() or not self.frames.is_empty:
             return False
         ready = self.watch.ready()
         return self.control.fileno() not in ready and self.pidfd not in ready
@@ -98,7 +98,7 @@ class Interpreter:
 
     def kill(self) -> None:
         """End it from outside, and all that it started; it does not count as alive any more."""
-        self._killed = True
+        self.is_killed = True
         self.signal(signal.SIGKILL)
         if self._cgroup is not None:
             self._cgroup.lift_cpu_limit()
