@@ -155,7 +155,7 @@ class Execution(execution.Execution):
         code = self.account.get("exit_code")
         if type(code) is int and -256 < code < 256:
             self.ending = Ending(code, 0.0)
-            if self._was_killed:
+            if self._was_killed and self.broken is None:
                 # A result that was on its way came too late: it tells of an interpreter that is no more.
                 self.result = None
         if self.result is None and self.ending is None:

@@ -74,7 +74,7 @@ class Execution(execution.Execution):
         began = time.monotonic()
         events = self._read(ready)
         self._pace.worked(began)
-        if self._interpreter.is_killed:
+        if self._interpreter.is_killed and self.broken is None:
             # A result that was on its way came too late: it tells of an interpreter that is no more.
             self.result = None
         ended = self._interpreter.pidfd in ready
