@@ -13,6 +13,8 @@ from afarensis_server.errors import ExecutionNotFound, SessionBusy, ShuttingDown
 from afarensis_server.events.kinds import ExecutionLog
 from afarensis_server.events.log import Heartbeat
 from afarensis_server.sessions.executions import ExecutionRequest, Executions
+from afarensis_server.store import executions as execution_rows
+from afarensis_server.store import tables
 from afarensis_server.store.database import Database
 from tests.support.house import PROJECT, House, build
 
@@ -142,3 +144,17 @@ async def test_execution_that_gave_up_its_wait_does_not_keep_others_out(database
             await asyncio.wait([gone])
             assert not live.busy_with
         assert (await executions.run(PROJECT, ExecutionRequest(session_id, "1"))).result is not None
+
+
+async def test_executions_of_before_sessions_named_their_servers_are_ended_by_the_next_start(
+    database: Database, tmp_path: Path
+) -> None:
+    async with opened(database, tmp_path) as (_, executions, session_id):
+        execution_id = await start(executions, ExecutionRequest(session_id, SLEEP))
+
+        async def found_by(server: str) -> list[tuple[str, str]]:
+            return await database.read(lambda connection: execution_rows.unfinished_of(connection, server))
+
+        assert (await found_by("server_1"), await found_by("server_2")) == ([(PROJECT, execution_id)], [])
+        await database.write(lambda tx: tx.connection.execute(tables.sessions.update().values(owner="")))
+        assert await found_by("server_2") == [(PROJECT, execution_id)]
